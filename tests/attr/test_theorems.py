@@ -1,0 +1,231 @@
+"""Statements of the FA-CNN abstract (arXiv 2603.25798), as far as they can be checked, with controls that break them.
+
+Each runs on a small random model and on the released CIFAR-10 model.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM, XGradCAM
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+
+from timm_interpretable.attr import ClassMap, LayerClassMap
+from timm_interpretable.metrics.alignment import gradcam_depth_correlation
+from timm_interpretable.models import DampenedSkip, Lift
+
+TARGETS = [0, 4, 2]
+
+
+def smooth_picture(size):
+    """Colour gradients and a disc: more like a photograph than noise is."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
+    disc = torch.sigmoid(10 * (0.5 - (x - 0.2) ** 2 - y**2))
+    return torch.stack([0.5 + 0.4 * x * (1 - disc), 0.5 - 0.4 * y, disc])
+
+
+@pytest.fixture(params=["random", "trained"])
+def subject(request, rng):
+    """A model and three images: two of noise, one smooth."""
+    model = request.getfixturevalue("facnn" if request.param == "random" else "trained")
+    size = 16 if request.param == "random" else 32
+    return model, torch.cat([torch.rand(2, 3, size, size, generator=rng), smooth_picture(size)[None]])
+
+
+def trunk_states(model, x):
+    """Per stage: the pooled trunk that enters it and the trunk after each block, and the outputs of its branches."""
+    states, x = [], model.stem(x)
+    for stage in model.stages:
+        trunk, branch = [stage.pool(x)], []
+        for block in stage.blocks:
+            branch.append(block.branch(trunk[-1]))
+            trunk.append(block(trunk[-1]))
+        x = trunk[-1]
+        states.append((trunk, branch))
+    return states
+
+
+def normalised(maps):
+    """ReLU and division by the maximum, per image: `(B, h, w)`."""
+    maps = torch.as_tensor(maps).relu()
+    return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-30)
+
+
+def class_map(model, x):
+    return LayerClassMap(model, model.stages[-1]).attribute(x, TARGETS)[:, 0]
+
+
+# (a) Order preserving
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_lift_commutes_with_a_permutation_of_colours(images, stride):
+    n = 3 * stride**2
+    lift, colours = Lift(4 * n, stride=stride), torch.tensor([2, 0, 1])
+    sub_pixels = torch.arange(stride**2)
+    lifted = (colours[:, None] * stride**2 + sub_pixels).flatten()
+    channels = (torch.arange(4)[:, None] * n + lifted).flatten()
+    assert torch.equal(lift(images[:, colours]), lift(images)[:, channels])
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+@pytest.mark.parametrize("mode", ["convex", "additive", "literal"])
+def test_skip_commutes_with_a_permutation_of_channels(rng, mode, learnable):
+    skip, order = DampenedSkip(0.2, mode, learnable), torch.randperm(12, generator=rng)
+    a, f = torch.randn(2, 2, 12, 4, 4, generator=rng)
+    assert torch.equal(skip(a[:, order], f[:, order]), skip(a, f)[:, order])
+
+
+def test_pooling_commutes_and_convolution_does_not(subject, rng):
+    model, x = subject
+    lifted = model.stem(x)
+    order = torch.randperm(lifted.shape[1], generator=rng)
+    pools = [stage.pool for stage in model.stages if isinstance(stage.pool, nn.AvgPool2d)]
+    assert pools
+    for pool in pools:
+        assert torch.equal(pool(lifted[:, order]), pool(lifted)[:, order])
+    branch = model.stages[0].blocks[0].branch
+    assert (branch(lifted[:, order]) - branch(lifted)[:, order]).abs().max() > 0.01
+
+
+# (b) The penultimate class map is the Grad-CAM of the logit
+
+
+@pytest.mark.parametrize("method", [GradCAM, HiResCAM, XGradCAM, LayerCAM])
+def test_class_map_equals_pytorch_grad_cam(subject, method):
+    model, x = subject
+    ours = class_map(model, x).relu()
+    layer, targets = model.stages[-1], [ClassifierOutputTarget(c) for c in TARGETS]
+    with method(model, [layer]) as cam:
+        scaled = cam(x, targets)
+        activations, grads = (
+            t[0].numpy() for t in (cam.activations_and_grads.activations, cam.activations_and_grads.gradients)
+        )
+        raw = cam.get_cam_image(x, layer, targets, activations, grads, eigen_smooth=False)
+    assert ours.amax((1, 2)).min() > 0  # a zero map would equal anything that is zero
+    torch.testing.assert_close(normalised(raw), normalised(ours), rtol=0, atol=1e-5)
+    # through its own scaling, which stretches every map to [0, 1] with an epsilon that sees the factor, twice
+    factor = model.head.log_tau.exp().item() / ours[0].numel()
+    expected = scale_cam_image(scale_cam_image(factor * ours.numpy(), x.shape[:1:-1]))
+    np.testing.assert_allclose(scaled, expected, rtol=0, atol=1e-5)
+
+
+def test_class_map_equals_captum_up_to_tau_over_hw(subject):
+    model, x = subject
+    ours = class_map(model, x)
+    theirs = LayerGradCam(model, model.stages[-1]).attribute(x, TARGETS)[:, 0].detach()
+    factor = model.head.log_tau.exp() / ours[0].numel()
+    torch.testing.assert_close(theirs, factor * ours, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
+    torch.testing.assert_close(normalised(theirs), normalised(ours), rtol=0, atol=1e-5)
+
+
+# (c) and is not, where a condition is dropped
+
+
+def test_softmax_score_gives_the_contrast_instead(subject):
+    model, x = subject
+    probability = nn.Sequential(model, nn.Softmax(1))
+    theirs = LayerGradCam(probability, model.stages[-1]).attribute(x, TARGETS)[:, 0].detach()
+
+    maps, p = model.class_maps(x)[-1], model(x).softmax(1)
+    contrast = maps[torch.arange(3), TARGETS] - (p[:, :, None, None] * maps).sum(1)
+    p_c = p[torch.arange(3), TARGETS][:, None, None]
+    expected = p_c * model.head.log_tau.exp() / contrast[0].numel() * contrast
+    torch.testing.assert_close(theirs, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+    assert (normalised(theirs) - normalised(class_map(model, x))).abs().amax((1, 2)).min() > 0.1
+    total = ClassMap(model).attribute(x, TARGETS, contrast=True).sum((1, 2, 3))
+    torch.testing.assert_close(theirs.sum((1, 2)), p_c.flatten() * total, rtol=1e-3, atol=1e-5)
+
+
+class LinearHead(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.body, self.linear = model.forward_features, nn.Linear(model.num_features, model.num_classes)
+
+    def forward(self, x):
+        return self.linear(self.body(x).mean((2, 3)))
+
+
+def test_linear_head_breaks_the_identity(subject, rng):
+    model, x = subject
+    mixed = LinearHead(model)
+    nn.init.normal_(mixed.linear.weight, std=0.1, generator=rng)
+    theirs = LayerGradCam(mixed, model.stages[-1]).attribute(x, TARGETS)[:, 0].detach()
+    assert (normalised(theirs) - normalised(class_map(model, x))).abs().amax((1, 2)).min() > 0.1
+
+
+def test_hook_on_the_branch_breaks_the_identity(subject):
+    model, x = subject
+    theirs = LayerGradCam(model, model.stages[-1].blocks[-1].branch).attribute(x, TARGETS)[:, 0].detach()
+    assert (normalised(theirs) - normalised(class_map(model, x))).abs().amax((1, 2)).min() > 0.1
+
+
+# (d) Feature maps morph slowly
+
+
+@torch.no_grad()
+def test_one_block_moves_the_trunk_by_at_most_alpha(subject):
+    model, x = subject
+    for stage, (trunk, branch) in zip(model.stages, trunk_states(model, x), strict=True):
+        for block, (before, after), f in zip(stage.blocks, pairwise(trunk), branch, strict=True):
+            alpha, step = block.skip.alpha, after - before
+            torch.testing.assert_close(step, alpha * (f - before), rtol=1e-4, atol=1e-5)
+            for p in (2, torch.inf):
+                assert step.norm(p) <= alpha * (f.norm(p) + before.norm(p)) * (1 + 1e-6)
+
+
+@torch.no_grad()
+def test_trunk_and_class_maps_stay_within_the_bound_across_blocks(subject):
+    model, x = subject
+    alpha, states = model.stages[0].blocks[0].skip.alpha, trunk_states(model, x)
+    bound = max(t.abs().max() for trunk, branch in states for t in [trunk[0], *branch])
+    pairs = 0
+    for trunk, _ in states:
+        maps = [model.head.class_maps(t) for t in trunk]
+        for p in range(len(trunk)):
+            for q in range(p + 1, len(trunk)):
+                limit = 2 * bound * (1 - (1 - alpha) ** (q - p)) * (1 + 1e-6)
+                assert (trunk[q] - trunk[p]).abs().max() <= limit
+                assert (maps[q] - maps[p]).abs().max() <= limit
+                pairs += q - p > 1
+    assert pairs, "no stage with two blocks: the bound across blocks was not tested"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("skip", ["convex", "literal"])
+def test_bound_is_one_of_the_convex_skip(make_facnn, images, skip):
+    model = make_facnn(skip=skip, alpha=0.05)
+    states = trunk_states(model, images)
+    bound = max(t.abs().max() for trunk, branch in states for t in [trunk[0], *branch])
+    steps = [(b - a).abs().max() for trunk, _ in states for a, b in pairwise(trunk)]
+    assert (max(steps) <= 2 * 0.05 * bound) == (skip == "convex")
+
+
+# (e) How far up the agreement with Grad-CAM reaches
+
+
+def test_depth_correlation_ends_at_one(subject):
+    model, x = subject
+    model.requires_grad_(False).train()
+    curve = gradcam_depth_correlation(model, x, TARGETS)
+    assert len(curve) == len(model.class_maps(x))
+    assert curve[-1] == pytest.approx(1, abs=1e-5)
+    assert min(curve) < 0.999
+    assert all(p.grad is None for p in model.parameters())
+    assert model.training
+
+
+def test_depth_correlation_is_that_of_captums_grad_cam(subject):
+    model, x = subject
+    layer = model.stages[1].blocks[0]
+    theirs = LayerGradCam(model, layer).attribute(x, TARGETS).detach().relu().flatten(1)
+    ours = LayerClassMap(model, layer).attribute(x, TARGETS).relu().flatten(1)
+    expected = [np.corrcoef(a, b)[0, 1] if a.std() > 0 else 0.0 for a, b in zip(theirs, ours, strict=True)]
+    assert np.any(expected)
+    position = len(model.stages[0].blocks)
+    assert gradcam_depth_correlation(model, x, TARGETS)[position] == pytest.approx(np.mean(expected), abs=1e-5)

@@ -1,0 +1,50 @@
+import sys
+from contextlib import nullcontext
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from timm_interpretable.cli.bench import Row, bench_app, measure, table
+
+TINY = ["facnn", "--size", "32", "--batch-size", "1", "--repeats", "1", "--device", "cpu"]
+
+
+def test_facnn() -> None:
+    result = CliRunner().invoke(bench_app, TINY)
+    assert result.exit_code == 0, result.output
+    lines = {line.split("  ")[0]: line for line in result.output.splitlines()}
+    for row in ("resnet18 forward", "facnn_resnet18 ClassMap", "facnn_resnet18 Grad-CAM, Captum"):
+        assert "-" not in lines[row].removeprefix(row)
+    assert lines["resnet18 forward"].count("1.00") >= 2  # its ratio to itself, in both precisions
+    assert " - " in lines["resnet18 Grad-CAM, pytorch-grad-cam"]  # not measured in bf16
+
+
+def test_without_grad_cam(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
+    result = CliRunner().invoke(bench_app, TINY)
+    assert result.exit_code == 0, result.output
+    assert "pytorch-grad-cam is not measured: pip install 'timm-interpretable[cam]'" in result.output
+
+
+def test_size_that_does_not_fit() -> None:
+    result = CliRunner().invoke(bench_app, [*TINY, "--size", "30"])
+    assert result.exit_code == 2
+    assert "multiples of 16" in result.output
+
+
+def test_rows_run_interleaved_once_more_to_warm_up() -> None:
+    calls: list[str] = []
+    rows = [Row(name, "a", lambda name=name: calls.append(name)) for name in "ab"]
+    seconds = measure(rows, 2, nullcontext, torch.device("cpu"))
+    assert calls == ["a", "b"] * 3
+    assert seconds.keys() == {"a", "b"}
+
+
+def test_table() -> None:
+    rows = [Row("plain", "plain", int), Row("slow", "plain", int)]
+    text = table(rows, {"fp32": {"plain": 0.1, "slow": 0.3}, "bf16": {"plain": 0.2}}, batch_size=10)
+    assert [line.split() for line in text.splitlines()[1:]] == [
+        ["plain", "10.00", "1.00", "20.00", "1.00", "plain"],
+        ["slow", "30.00", "3.00", "-", "-", "plain"],
+    ]

@@ -1,0 +1,256 @@
+"""`explain` end to end, on a small random model: what it writes, what it says, how it fails."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from timm_interpretable.cli import app, explain
+
+runner = CliRunner()
+NAMES = timm.get_pretrained_cfg("facnn_resnet18.imagenette").label_names
+
+
+@pytest.fixture(scope="module")
+def small_model():
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "facnn_resnet18", trunk_width=192, branch_widths=(16, 16, 16, 16),
+        pretrained_cfg_overlay=dict(input_size=(3, 64, 64)),
+    )  # fmt: skip
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            # one black and one white image should not look alike to a random model
+            torch.nn.init.uniform_(module.weight, 0.5, 2.0)
+            torch.nn.init.normal_(module.bias)
+    return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def no_weights_needed(monkeypatch, small_model):
+    monkeypatch.setattr(explain, "load_model", lambda name, device: small_model.to(device))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for i, size in enumerate([(64, 64, 3), (80, 120, 3), (130, 70, 3)]):
+        paths.append(tmp_path / f"photo{i}.png")
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(paths[-1])
+    return paths
+
+
+def run(*args):
+    return runner.invoke(app, ["explain", "--device", "cpu", *map(str, args)])
+
+
+def test_writes_one_figure_per_image_and_says_so(photos, tmp_path):
+    out = tmp_path / "new" / "folder"
+    result = run(*photos, "--out", out)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert len(lines) == 3
+    for path, line in zip(photos, lines, strict=True):
+        assert line.startswith(f"{path.name}: ")
+        assert line.endswith(f" % -> {out / path.stem}.png")
+        assert any(name in line for name in NAMES)
+        assert Image.open(out / f"{path.stem}.png").width == 1400
+    assert len(list(out.iterdir())) == 3
+
+
+def test_raw_maps_add_up_to_the_logit(photos, tmp_path, small_model):
+    assert run(photos[0], "--raw", "--out", tmp_path / "o", "--target", "church").exit_code == 0
+    file = tmp_path / "o" / "photo0.safetensors"
+    raw = load_file(file)
+    assert int(raw["target"]) == NAMES.index("church")
+    assert raw["attribution"].shape == (3, 64, 64)
+    assert raw["logits"].shape == (10,)
+    torch.testing.assert_close(raw["attribution"].sum(), raw["logits"][raw["target"]], rtol=1e-4, atol=1e-4)
+    blocks = [key for key in raw if key.startswith("class_maps.")]
+    assert len(blocks) == 8
+    tau = small_model.head.log_tau.exp()
+    torch.testing.assert_close(tau * raw["class_maps.8"].mean((1, 2)), raw["logits"], rtol=1e-4, atol=1e-4)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    assert metadata["model"] == "facnn_resnet18"
+    assert json.loads(metadata["class_names"]) == list(NAMES)
+
+
+def test_a_batch_gives_what_single_images_give(photos, tmp_path):
+    run(*photos, "--raw", "--out", tmp_path / "batch", "--batch-size", 16)
+    run(*photos, "--raw", "--out", tmp_path / "single", "--batch-size", 1)
+    for path in photos:
+        batch, single = (load_file(tmp_path / kind / f"{path.stem}.safetensors") for kind in ("batch", "single"))
+        assert batch.keys() == single.keys()
+        for key in batch:
+            torch.testing.assert_close(batch[key], single[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["golf ball", "Golf Ball", "8"])
+def test_a_class_by_name_or_index(photos, tmp_path, target):
+    assert run(photos[0], "--raw", "--target", target, "--out", tmp_path / "o").exit_code == 0
+    assert int(load_file(tmp_path / "o" / "photo0.safetensors")["target"]) == 8
+
+
+@pytest.mark.parametrize("options", [["--layers", "average"], ["--layers", "top_half"], ["--contrast"]])
+def test_layers_and_contrast_reach_the_attribution(photos, tmp_path, options):
+    run(photos[0], "--raw", "--out", tmp_path / "plain")
+    result = run(photos[0], "--raw", "--out", tmp_path / "other", *options)
+    assert result.exit_code == 0, result.output
+    plain, other = (load_file(tmp_path / kind / "photo0.safetensors")["attribution"] for kind in ("plain", "other"))
+    assert not torch.allclose(plain, other)
+
+
+def test_a_folder_stands_for_its_images(photos, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    result = run(tmp_path, "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [path.name for path in photos]
+
+
+def test_equal_stems_overwrite_nothing(photos, tmp_path):
+    inputs = []
+    for i, name in enumerate(["a/x.png", "b/x.png", "c/X.png", "a/x-2.png", "a/x.v2.png"]):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (50 * i, 0, 0)).save(path)
+        inputs.append(path)
+    result = run(*inputs, "--out", tmp_path / "o", "--raw")
+    assert result.exit_code == 0, result.output
+    written = {path.name.casefold() for path in (tmp_path / "o").glob("*.png")}
+    assert written == {"x.png", "x-3.png", "x-4.png", "x-2.png", "x.v2.png"}
+    assert len(list((tmp_path / "o").glob("*.safetensors"))) == 5
+
+
+def bad_file(tmp_path, kind):
+    path = tmp_path / f"{kind}.jpg"
+    if kind == "text":
+        path.write_text("hello")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        Image.effect_noise((200, 200), 80).save(path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "bomb":
+        Image.new("RGB", (300, 300)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "truncated", "bomb"])
+def test_a_bad_image_is_named_and_the_others_are_done(photos, tmp_path, kind, monkeypatch):
+    bad = bad_file(tmp_path, kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    result = run(photos[0], bad, photos[1], "--out", tmp_path / "o")
+    assert result.exit_code == 2
+    errors = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert len(errors) == 1
+    assert str(bad) in errors[0]
+    assert "Traceback" not in result.output
+    assert sorted(path.stem for path in (tmp_path / "o").iterdir()) == ["photo0", "photo1"]
+
+
+def test_only_bad_images(tmp_path):
+    result = run(tmp_path / "nothing.jpg", "--out", tmp_path / "o")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == f"error: {tmp_path / 'nothing.jpg'}: no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "golfball"], "unknown class 'golfball'; did you mean golf ball?"),
+        (["--target", "10"], "expected top1, 0 to 9, or a name of: tench"),
+        (["--target", "-1"], "unknown class '-1'"),
+        (["--layers", "last"], "expected one of: penultimate, average, top_half"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--device", "warp"], "unknown device 'warp'"),
+    ],
+)
+def test_a_bad_option_fails_before_any_work(photos, tmp_path, options, message):
+    result = run(photos[0], "--out", tmp_path / "o", *options)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_cuda_without_cuda(photos, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    result = run(photos[0], "--device", "cuda")
+    assert result.exit_code == 2
+    assert "PyTorch sees 0 CUDA devices" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("facnn_resnet81", "did you mean facnn_resnet18"),
+        ("zzz", "see `timm-interpretable list`"),
+        ("resnet18", "unknown model 'resnet18'"),
+        ("facnn_resnet34", "has no pretrained weights"),
+    ],
+)
+def test_a_bad_model(photos, tmp_path, monkeypatch, name, message):
+    from timm_interpretable.cli.common import load_model
+
+    monkeypatch.setattr(explain, "load_model", load_model)
+    result = run(photos[0], "--model", name, "--out", tmp_path / "o")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_model_without_class_maps(photos, monkeypatch):
+    monkeypatch.setattr(explain, "load_model", lambda name, device: torch.nn.Identity())
+    result = run(photos[0], "--model", "other")
+    assert result.exit_code == 2
+    assert "has no class maps" in result.stderr
+
+
+def test_no_images_gives_a_hint():
+    result = run()
+    assert result.exit_code == 2
+    assert "--sample" in result.stderr
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    result = run(tmp_path)
+    assert result.exit_code == 2
+    assert f"{tmp_path}: no images in this folder" in result.stderr
+
+
+def test_out_that_is_a_file(photos):
+    result = run(photos[0], "--out", photos[1])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: cannot make the folder")
+
+
+def test_samples_use_the_model_that_knows_them(tmp_path, monkeypatch, small_model):
+    asked = []
+
+    def load_model(name, device):
+        asked.append(name)
+        return small_model
+
+    monkeypatch.setattr(explain, "load_model", load_model)
+    from timm_interpretable.data.images import sample_images
+
+    result = run("--sample", "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    assert set(asked) == {entry.model for entry in sample_images()}
+    assert len(asked) == len(set(asked))
+    assert {path.stem for path in (tmp_path / "o").iterdir()} == {entry.path.stem for entry in sample_images()}
+    asked.clear()
+    assert run("--sample", "--model", "facnn_resnet18.cifar10", "--out", tmp_path / "o").exit_code == 0
+    assert asked == ["facnn_resnet18.cifar10"]

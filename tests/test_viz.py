@@ -1,0 +1,148 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+
+from timm_interpretable.viz import elide, explanation_figure, overlay
+
+
+def figure(
+    blocks=8, names=("tench", "church", "gas pump"), target=0, title="photo.jpg", signed=False, size=64, **options
+):
+    rng = np.random.default_rng(0)
+    values = (lambda *s: rng.standard_normal(s)) if signed else (lambda *s: rng.random(s))
+    probs = np.linspace(1, 0.1, len(names))
+    return explanation_figure(
+        rng.integers(0, 256, (size, size, 3), dtype=np.uint8), 1e-4 * values(size, size),
+        [values(8, 8) for _ in range(blocks)], names, probs / probs.sum(), target, title=title, **options,
+    )  # fmt: skip
+
+
+def texts(fig):
+    return [t for t in fig.findobj(Text) if t.get_visible() and t.get_text()]
+
+
+LONG = [f"a long class name, number {i}, such as ImageNet has for its many breeds of dogs" for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"signed": True},
+        {"size": 32},
+        {"blocks": 16},
+        {"blocks": 4},
+        {"blocks": 0},
+        {"names": LONG, "target": 11},
+        {"names": ["W" * 60] * 10, "title": "W" * 200 + ".jpg"},
+        {"title": "a very long file name with spaces " * 5},
+        {"names": ["$a^b$", "100 % \\frac", "x"], "title": "$1 _and_ $2.jpg"},
+        {"map_label": "contribution to the logit, per pixel, average of the last blocks, less the other classes"},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_no_text_is_clipped_or_overlaps_another(options, monkeypatch):
+    fig = figure(**options)
+    # tick labels outside the limits of an axis exist but are never drawn
+    drawn, draw = [], Text.draw
+    monkeypatch.setattr(Text, "draw", lambda self, renderer: (drawn.append(self), draw(self, renderer)))
+    fig.canvas.draw()
+    renderer = fig.canvas.get_renderer()
+    assert fig.get_size_inches()[0] * fig.dpi == 1400
+    boxes = {t: t.get_window_extent(renderer) for t in drawn if t.get_visible() and t.get_text()}
+    assert len(boxes) >= 10
+    for text, box in boxes.items():
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= fig.bbox.x1, text
+        assert box.y1 <= fig.bbox.y1, text
+    items = list(boxes.items())
+    for i, (one, a) in enumerate(items):
+        for other, b in items[i + 1 :]:
+            overlap = min(a.x1, b.x1) - max(a.x0, b.x0) > 2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
+            assert not overlap, (one, other)
+
+
+def test_says_what_it_shows():
+    fig = figure(names=("tench", "church", "gas pump"), target=1)
+    said = [t.get_text() for t in texts(fig)]
+    assert {"photo.jpg", "evidence for “church”", "prediction", "block 1", "block 8", "33.3 %"} <= set(said)
+    assert any("own scale" in text for text in said)
+
+
+def test_the_target_is_among_the_bars_even_when_improbable():
+    names = [f"class {k}" for k in range(30)]
+    said = [t.get_text() for t in texts(figure(names=names, target=29))]
+    assert {"class 0", "class 4", "class 29"} <= set(said)
+    assert "class 5" not in said
+
+
+def test_drawing_in_threads_gives_the_same_pictures():
+    def pixels(_):
+        fig = figure()
+        fig.canvas.draw()
+        return np.asarray(fig.canvas.buffer_rgba()).copy()
+
+    with ThreadPoolExecutor(3) as pool:
+        first, *others = pool.map(pixels, range(3))
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+def test_overlay_is_red_where_positive_and_blue_where_negative():
+    image = np.full((8, 8, 3), 128, np.uint8)
+    values = torch.zeros(8, 8)
+    values[0, 0], values[7, 7] = 1.0, -0.5
+    mixed = overlay(image, values).astype(int)
+    assert mixed.shape == (8, 8, 3)
+    assert mixed[0, 0, 0] > mixed[0, 0, 2] + 50
+    assert mixed[7, 7, 2] > mixed[7, 7, 0] + 20
+    assert np.ptp(mixed[4, 4]) < 10  # grey at zero
+
+
+def test_overlay_scale_is_symmetric():
+    image = np.full((4, 4, 3), 128, np.uint8)
+    base = np.zeros((4, 4), np.float32)
+    alone, with_negative = base.copy(), base.copy()
+    alone[0, 0], alone[1, 1] = 1, -0.1
+    with_negative[0, 0], with_negative[1, 1] = 1, -0.9
+    np.testing.assert_array_equal(overlay(image, alone)[0, 0], overlay(image, with_negative)[0, 0])
+
+
+def test_overlay_enlarges_small_maps_and_takes_constant_ones():
+    image = np.zeros((16, 12, 3), np.uint8)
+    assert overlay(image, np.eye(2)).shape == (16, 12, 3)
+    for constant in (0.0, 1.0, -1.0):
+        assert overlay(image, np.full((16, 12), constant)).shape == (16, 12, 3)
+
+
+def test_flat_maps_can_be_drawn():
+    zero = np.zeros((8, 8))
+    fig = explanation_figure(np.zeros((8, 8, 3), np.uint8), zero, [zero], ["only"], np.ones(1), 0)
+    fig.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("image", "values", "message"),
+    [
+        (np.zeros((8, 8, 3)), np.zeros((8, 8)), "expected uint8"),
+        (np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8)), r"\(H, W, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), np.zeros((1, 8, 8)), r"expected \(h, w\)"),
+        (np.zeros((8, 8, 3), np.uint8), np.full((8, 8), np.nan), "finite"),
+    ],
+)
+def test_wrong_shapes_are_named(image, values, message):
+    with pytest.raises(ValueError, match=message):
+        overlay(image, values)
+
+
+def test_elide():
+    assert elide("short.jpg", 20) == "short.jpg"
+    long = elide("a" * 50 + ".jpg", 20)
+    assert len(long) <= 20
+    assert long.endswith(".jpg")
+    assert "…" in long
+    assert elide("two\nlines", 20) == "two?lines"

@@ -1,0 +1,3 @@
+"""Attributions of the package's models, each behind Captum's interface."""
+
+from timm_interpretable.attr.class_map import ClassMap as ClassMap, LayerClassMap as LayerClassMap

@@ -1,0 +1,107 @@
+"""What every attribution of this package shares of Captum's contract: inputs, targets, and the model it explains."""
+
+import copy
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from captum._utils.common import _select_targets
+from captum._utils.typing import TargetType
+from torch import Tensor, nn
+
+AttributionOutput = Tensor | tuple[Tensor, ...]
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def explained_model(forward_func: Any, method: str) -> Any:
+    """The module behind `torch.compile`, `DataParallel` and `DistributedDataParallel`, which must have `method`.
+
+    Raises:
+        TypeError: the model has no such method, so this attribution cannot explain it.
+    """
+    model = forward_func
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(model, nn.Module) and "_orig_mod" in model._modules:  # torch.compile
+            model = model._orig_mod
+        else:
+            break
+    if not isinstance(model, nn.Module) or not callable(getattr(model, method, None)):
+        raise TypeError(f"{type(model).__name__} cannot be explained: expected a model with a method `{method}`.")
+    return model
+
+
+def evaluation_view(model: Model) -> Model:
+    """The model in evaluation mode, without touching it: itself where it is so already, else a view of it.
+
+    Flipping `training` and restoring it would be seen by every other thread that uses the model, and a pass in
+    training mode would move the statistics of its BatchNorm layers. The view copies the module tree and shares every
+    parameter and buffer, so it costs next to no memory and the model stays as it was.
+    """
+    if not any(module.training for module in model.modules()):
+        return model
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, shared).eval()
+
+
+def single_input(inputs: Any, additional_forward_args: Any = None) -> tuple[Tensor, bool]:
+    """The one image batch `(B, C, H, W)` in `inputs`, a tensor or a 1-tuple, and whether it came in a tuple.
+
+    Raises:
+        ValueError: not exactly one input, an empty one, one of another rank, or `additional_forward_args` given.
+    """
+    if additional_forward_args is not None:
+        raise ValueError(
+            "additional_forward_args is not supported, expected None: the models take images and nothing else."
+        )
+    is_tuple = isinstance(inputs, tuple)
+    tensors = inputs if is_tuple else (inputs,)
+    if len(tensors) != 1 or not isinstance(tensors[0], Tensor):
+        kinds = ", ".join(type(t).__name__ for t in tensors)
+        raise ValueError(f"inputs has {len(tensors)} entries ({kinds}), expected one tensor of images (B, C, H, W).")
+    x = tensors[0]
+    if x.ndim != 4 or x.numel() == 0:
+        raise ValueError(f"inputs has shape {tuple(x.shape)}, expected a non-empty batch of images (B, C, H, W).")
+    return x, is_tuple
+
+
+def like_input(attribution: Tensor, is_tuple: bool) -> AttributionOutput:
+    return (attribution,) if is_tuple else attribution
+
+
+def class_indices(target: TargetType, batch: int, num_classes: int, device: torch.device | None = None) -> Tensor:
+    """One class index per sample, `(batch,)`, from any form of `target` that Captum's `_select_targets` takes.
+
+    Raises:
+        AssertionError: no target for more than one class, or a form that Captum refuses too.
+        IndexError: a class that the model does not have. Negative classes count as such: -1 is more often a mark of
+            "no label" than a wish for the last class.
+        ValueError: the model has no classes, or the target does not select one class per sample.
+    """
+    if num_classes < 1:
+        raise ValueError(
+            "The model has num_classes=0 and nothing to attribute; call reset_classifier(num_classes) first."
+        )
+    if target is None:
+        if num_classes > 1:
+            raise AssertionError(f"Target not provided when necessary: the model has {num_classes} classes.")
+        target = 0
+    for value in _flat(target):
+        if isinstance(value, int) and not 0 <= value < num_classes:
+            raise IndexError(f"target {value} is out of range, expected 0 to {num_classes - 1}.")
+    target = target.cpu() if isinstance(target, Tensor) else target
+    indices = _select_targets(torch.arange(num_classes).expand(batch, num_classes), target)
+    if indices.shape != (batch,):
+        raise ValueError(
+            f"target={target!r} selects {tuple(indices.shape)}, expected one class for each of {batch} samples."
+        )
+    return indices.to(device)
+
+
+def _flat(target: Any) -> list[Any]:
+    if isinstance(target, Tensor):
+        return target.flatten().tolist()
+    if isinstance(target, (list, tuple)):
+        return [value for entry in target for value in _flat(entry)]
+    return [target]

@@ -1,0 +1,32 @@
+"""The command line: one file per command, each a thin call into the rooms of the package."""
+
+from typing import Annotated
+
+import typer
+
+from timm_interpretable import __version__
+from timm_interpretable.cli import explain, list_models
+
+__all__ = ["app"]
+
+app = typer.Typer(name="timm-interpretable", no_args_is_help=True, add_completion=False)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"timm-interpretable {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Image classifiers that explain themselves: look at them, train them, measure them."""
+
+
+# one import above and one line here per command; heavy imports belong inside the command
+app.command("list")(list_models.list_models)
+app.command("explain")(explain.explain)

@@ -1,0 +1,250 @@
+"""`timm-interpretable evaluate`: the accuracy of any timm model, and whether its maps look at the object."""
+
+import json
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timm_interpretable.cli.common import fail, load_model, pick_device
+
+if TYPE_CHECKING:  # torch and timm are slow to import: `--help` does without them
+    import torch
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
+BOX_FRAME = 224  # boxed_boxes.csv is in pixels of the image at this size
+
+
+class MeanStd(str, Enum):
+    imagenet = "imagenet"
+    none = "none"
+
+
+def evaluate(
+    data_dir: Annotated[Path, typer.Option(help="Folder with SPLIT.tar, SPLIT-*.tar or SPLIT/, one folder per class.")],
+    model: Annotated[str, typer.Option(help="Any timm model.")] = "facnn_resnet18",
+    weights: Annotated[Path | None, typer.Option(help="A .safetensors file instead of the released weights.")] = None,
+    split: Annotated[str, typer.Option(help="Images that decide the accuracy.")] = "val",
+    boxes: Annotated[bool, typer.Option(help="Also localisation on boxed.tar with boxed_boxes.csv.")] = False,
+    input_size: Annotated[int | None, typer.Option(help="Side of the input, instead of the model's own.")] = None,
+    mean_std: Annotated[MeanStd | None, typer.Option(help="Normalisation, instead of the model's own.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file too.")] = None,
+) -> None:
+    """Top-1 accuracy of a model on a folder of images; with --boxes, whether its maps look at the object.
+
+    Every model sees the whole image, squashed to its input size. What the command line does not say comes from
+    config.json or a training run's result.json next to the weights, then from timm.
+    """
+    try:
+        target = pick_device(device)
+        net, settings = _load(model, weights, target)
+        transform = _transform(net, settings, input_size, mean_std)
+        images, classes = _open(data_dir, split, transform, net)
+        accuracy = _accuracy(net, _loader(images, batch_size, workers), target)
+        typer.echo(f"{model}: top-1 {100 * accuracy:.2f} % of the {len(images)} images of {split}")
+        report: dict[str, Any] = dict(model=model, weights=str(weights or "released"), split=split)
+        report |= dict(images=len(images), accuracy=accuracy)
+        if boxes:
+            report["boxes"] = _localisation(net, data_dir, classes, transform, batch_size, workers, target)
+            _print_localisation(report["boxes"])
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=2) + "\n")
+
+
+# --- the model
+
+
+def _load(name: str, weights: Path | None, device: "torch.device") -> tuple[Any, dict[str, Any]]:
+    """The model in evaluation mode, and the settings found next to its weights."""
+    if weights is None:
+        return load_model(name, device).eval(), {}
+    import timm
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    settings = _settings_beside(weights)
+    try:
+        state = load_file(weights)
+        num_classes = _num_classes(name, state, settings)
+        net = timm.create_model(name, num_classes=num_classes, **settings.get("model_args", {}))
+        net.load_state_dict(state)
+    # an unknown model, shapes or model_args of another one, a broken file
+    except (RuntimeError, TypeError, SafetensorError) as error:
+        fail(f"{weights} does not load into {name}: {error}")
+    return net.to(device).eval(), settings
+
+
+def _settings_beside(weights: Path) -> dict[str, Any]:
+    """num_classes, model_args, input_size, mean, std, as far as a file beside the weights tells; flat."""
+    config, result = weights.with_name("config.json"), weights.with_name("result.json")
+    if config.is_file():  # timm's layout
+        found = json.loads(config.read_text())
+        return {**found.get("pretrained_cfg", {}), **{k: v for k, v in found.items() if k != "pretrained_cfg"}}
+    if result.is_file():  # a training run of this package
+        recipe = json.loads(result.read_text())["recipe"]
+        return {**recipe, "input_size": [3, recipe["eval_size"], recipe["eval_size"]]}
+    return {}
+
+
+def _num_classes(name: str, state: dict[str, "Tensor"], settings: dict[str, Any]) -> int:
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name)
+    classifier = f"{cfg.classifier}.weight" if cfg is not None else ""
+    if classifier in state:
+        return int(state[classifier].shape[0])
+    return int(settings.get("num_classes", cfg.num_classes if cfg is not None else 1000))
+
+
+# --- the images
+
+
+def _transform(
+    net: Any, settings: dict[str, Any], input_size: int | None, mean_std: MeanStd | None
+) -> Callable[[Any], "Tensor"]:
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+
+    known = {**net.pretrained_cfg, **settings}
+    mean, std = known["mean"], known["std"]
+    if mean_std is MeanStd.imagenet:
+        mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    elif mean_std is MeanStd.none:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    size = (input_size, input_size) if input_size else tuple(known["input_size"][-2:])
+    # the whole image, also where timm would crop: boxes are in its coordinates
+    return create_transform(size, mean=mean, std=std, interpolation="bicubic", crop_pct=1.0, crop_mode="squash")
+
+
+def _open(data_dir: Path, split: str, transform: Callable[[Any], "Tensor"], net: Any) -> tuple[Any, list[str]]:
+    from timm_interpretable.data.datasets import open_split
+
+    images, classes = open_split(data_dir, split, transform)
+    if len(classes) != net.num_classes:
+        raise ValueError(f"{split} in {data_dir} has {len(classes)} classes, but the model has {net.num_classes}.")
+    return images, classes
+
+
+def _loader(images: Any, batch_size: int, workers: int) -> "DataLoader[Any]":
+    from torch.utils.data import DataLoader
+
+    return DataLoader(images, batch_size=batch_size, num_workers=workers)
+
+
+def _accuracy(net: Any, loader: "DataLoader[Any]", device: "torch.device") -> float:
+    import torch
+    from tqdm import tqdm
+
+    right = seen = 0
+    with torch.inference_mode():
+        for x, labels in tqdm(loader, desc="accuracy", leave=False, disable=None):
+            right += int((net(x.to(device)).argmax(1).cpu() == labels).sum())
+            seen += len(labels)
+    return right / seen
+
+
+# --- the maps
+
+
+def grad_cam(model: Any, images: "Tensor", target: "Tensor") -> "Tensor":
+    """Grad-CAM (Selvaraju et al., 2017) of the logit at the model's last feature map, `(B, h, w)`; no hook needed.
+
+    Raises:
+        ValueError: `forward_features` gives no feature map `(B, num_features, h, w)`.
+    """
+    import torch
+
+    with torch.no_grad():
+        features = model.forward_features(images)
+    if features.ndim != 4 or features.shape[1] != model.num_features:
+        raise ValueError(f"Grad-CAM needs a feature map (B, {model.num_features}, h, w), got {tuple(features.shape)}.")
+    with torch.enable_grad():
+        features.requires_grad_()
+        score = model.forward_head(features).gather(1, target[:, None]).sum()
+        (grad,) = torch.autograd.grad(score, features)
+    return (grad.mean((2, 3), keepdim=True) * features.detach()).sum(1).relu()
+
+
+def _maps(net: Any, x: "Tensor", target: "Tensor") -> dict[str, "Tensor"]:
+    """The maps of one class that this model offers, each `(B, H, W)` at the size of the images."""
+    import torch.nn.functional as F
+
+    cam = F.interpolate(grad_cam(net, x, target)[:, None], x.shape[-2:], mode="bilinear")  # as ClassMap does its own
+    maps = {"gradcam": cam[:, 0]}
+    if hasattr(net, "class_maps"):
+        from timm_interpretable.attr import ClassMap
+
+        attribute = ClassMap(net).attribute
+        for layers in ("penultimate", "average", "top_half"):
+            maps[layers] = attribute(x, target=target, layers=layers).sum(1)
+        maps["contrast"] = attribute(x, target=target, contrast=True).sum(1)
+    return maps
+
+
+def _localisation(
+    net: Any, data_dir: Path, classes: list[str], transform: Callable[[Any], "Tensor"],
+    batch_size: int, workers: int, device: "torch.device",
+) -> dict[str, Any]:  # fmt: skip
+    """Means over the boxed images: the area of the boxes, energy and pointing of every map, agreement by depth."""
+    import torch
+    import torch.nn.functional as F
+    from tqdm import tqdm
+
+    from timm_interpretable.metrics import energy_in_box, gradcam_depth_correlation, pointing_game
+
+    images, found = _open(data_dir, "boxed", transform, net)
+    if found != classes:
+        raise ValueError(f"boxed in {data_dir} has the classes {found}, expected {classes}.")
+    masks = _masks(images, data_dir / "boxed_boxes.csv")
+    scores: dict[str, list[Tensor]] = {}
+    depths: list[list[float]] = []
+    done = 0
+    for x, labels in tqdm(_loader(images, batch_size, workers), desc="boxes", leave=False, disable=None):
+        x, labels = x.to(device), labels.to(device)
+        inside = masks[done : done + len(x)].to(device)
+        done += len(x)
+        for name, maps in _maps(net, x, labels).items():
+            maps = F.interpolate(maps[:, None].float(), (BOX_FRAME, BOX_FRAME), mode="bilinear")[:, 0]
+            values = torch.stack([energy_in_box(maps, inside), pointing_game(maps, inside).float()], dim=1)
+            scores.setdefault(name, []).append(values.cpu())
+        if hasattr(net, "class_maps"):
+            depths += [gradcam_depth_correlation(net, x, labels)] * len(x)  # one mean per batch: weight it by its size
+    report: dict[str, Any] = {"images": done, "chance": masks.float().mean().item(), "maps": {}}
+    for name, batches in scores.items():
+        energy, pointing = torch.cat(batches).mean(0).tolist()
+        report["maps"][name] = {"energy": energy, "pointing": pointing}
+    if depths:
+        report["gradcam_depth_correlation"] = torch.tensor(depths).mean(0).tolist()
+    return report
+
+
+def _masks(images: Any, file: Path) -> "Tensor":
+    """The boxes of every image in the order of the data set, bool `(N, BOX_FRAME, BOX_FRAME)`."""
+    import torch
+
+    from timm_interpretable.data.boxes import box_mask, load_boxes
+
+    boxes = load_boxes(file)
+    shards = getattr(images, "datasets", [images])
+    names = [name for shard in shards for name in shard.filenames()]
+    without = [name for name in names if name not in boxes]
+    if without:
+        raise ValueError(f"{file} has no box for {len(without)} of {len(names)} images, e.g. {without[0]}.")
+    return torch.stack([box_mask(boxes[name], BOX_FRAME, BOX_FRAME) for name in names])
+
+
+def _print_localisation(report: dict[str, Any]) -> None:
+    typer.echo(f"\n{report['images']} boxed images, true class; chance level (box area) {report['chance']:.3f}\n")
+    typer.echo(f"{'map':<12} {'energy':>7} {'pointing':>9}")
+    for name, row in report["maps"].items():
+        typer.echo(f"{name:<12} {row['energy']:>7.3f} {row['pointing']:>9.3f}")
+    if "gradcam_depth_correlation" in report:
+        values = " ".join(f"{value:.3f}" for value in report["gradcam_depth_correlation"])
+        typer.echo(f"\nGrad-CAM against the class map, first block to last: {values}")

@@ -1,0 +1,225 @@
+"""`timm-interpretable explain`."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timm_interpretable.cli.common import fail, load_model, pick_device
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_LAYERS = ("penultimate", "average", "top_half")
+_DEFAULT_MODEL = "facnn_resnet18"
+
+
+def explain(
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A name of `timm-interpretable list`.", show_default=_DEFAULT_MODEL)
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="Class to explain: its name or index, or top1 for the predicted one.")
+    ] = "top1",
+    layers: Annotated[str, typer.Option(help=f"Maps to show: {', '.join(_LAYERS)}.")] = "penultimate",
+    contrast: Annotated[
+        bool, typer.Option("--contrast", help="What speaks for the class rather than for others.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("explanations"),
+    raw: Annotated[bool, typer.Option("--raw", help="Also save the signed maps as safetensors.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 16,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:0 or mps.", show_default="the best there is")
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Explain the pictures that ship with the package.")] = False,
+) -> None:
+    """Show which parts of an image speak for a class, as the model itself computes it."""
+    if not images and not sample:
+        fail("no images given; name image files or folders, or try --sample")
+    if layers not in _LAYERS:
+        fail(f"unknown layers {layers!r}, expected one of: {', '.join(_LAYERS)}")
+    if batch_size < 1:
+        fail(f"--batch-size is {batch_size}, expected at least 1")
+
+    from timm_interpretable.data.images import ImageError, list_images, sample_images
+
+    work: dict[str, list[Path]] = {}
+    try:
+        for path in list_images(images or []):
+            work.setdefault(model or _DEFAULT_MODEL, []).append(path)
+    except ImageError as error:
+        fail(str(error))
+    for entry in sample_images() if sample else []:
+        work.setdefault(model or entry.model, []).append(entry.path)
+
+    chosen_device = pick_device(device)
+    style = _Style(target, layers, contrast, raw)
+    explainers = {name: _Explainer(name, load_model(name, chosen_device), style) for name in work}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"cannot make the folder {out}: {error.strerror}")
+
+    from tqdm import tqdm
+
+    jobs = [(name, path) for name, paths in work.items() for path in paths]
+    stems = distinct_stems([path for _, path in jobs])
+    failed = 0
+    with tqdm(total=len(jobs), unit="image", disable=len(jobs) == 1) as progress:
+        for name, explainer in explainers.items():
+            mine = [i for i, job in enumerate(jobs) if job[0] == name]
+            for start in range(0, len(mine), batch_size):
+                chunk = mine[start : start + batch_size]
+                failed += explainer.run([jobs[i][1] for i in chunk], [out / stems[i] for i in chunk])
+                progress.update(len(chunk))
+    if failed:
+        raise typer.Exit(2)
+
+
+@dataclass(frozen=True)
+class _Style:
+    """What the options ask for, the same for every image."""
+
+    target: str
+    layers: str
+    contrast: bool
+    raw: bool
+
+    @property
+    def map_label(self) -> str:
+        kind = {"penultimate": "", "average": ", average of all blocks", "top_half": ", average of the last blocks"}
+        against = ", less the other classes" if self.contrast else ""
+        return f"contribution to the logit, per pixel{kind[self.layers]}{against}"
+
+
+class _Explainer:
+    """One model with its preprocessing; fails before any work where it does not fit what is asked."""
+
+    def __init__(self, name: str, model: "nn.Module", style: _Style) -> None:
+        from timm_interpretable.attr import ClassMap
+        from timm_interpretable.data.images import eval_transform
+
+        if not hasattr(model, "class_maps"):
+            fail(f"model {name!r} has no class maps to explain images with")
+        self.name, self.model, self.style = name, model, style
+        self.class_names = class_names(model)
+        self.target = resolve_target(style.target, self.class_names)
+        self.transform = eval_transform(model)
+        self.attribution = ClassMap(model)
+
+    def run(self, paths: list[Path], stems: list[Path]) -> int:
+        """Explain a batch: write `<stem>.png`, with raw also `<stem>.safetensors`; the result counts the bad images."""
+        import torch
+
+        from timm_interpretable.data.images import ImageError, load_image
+
+        good: list[tuple[Path, Path]] = []
+        inputs: list[Tensor] = []
+        for path, stem in zip(paths, stems, strict=True):
+            try:
+                inputs.append(self.transform(load_image(path)))
+            except ImageError as error:
+                _say(f"error: {error}", error=True)
+            else:
+                good.append((path, stem))
+        if good:
+            x = torch.stack(inputs).to(next(self.model.parameters()).device)
+            with torch.inference_mode():
+                logits = self.model(x).float()
+                maps: list[Tensor] = self.model.class_maps(x)  # type: ignore[operator]  # Module declares Tensor
+            top1 = logits.argmax(1)
+            target = top1 if self.target is None else torch.full_like(top1, self.target)
+            maps_in = self.attribution.attribute(
+                x, target=target, layers=self.style.layers, contrast=self.style.contrast
+            )  # fmt: skip
+            for i, (path, stem) in enumerate(good):
+                tensors = {"attribution": maps_in[i], "logits": logits[i], "target": target[i]}
+                tensors |= {f"class_maps.{block}": m[i] for block, m in enumerate(maps, start=1)}
+                self._write(path, stem, x[i], {key: value.cpu().contiguous() for key, value in tensors.items()})
+        return len(paths) - len(good)
+
+    def _write(self, path: Path, stem: Path, x: "Tensor", tensors: dict[str, "Tensor"]) -> None:
+        from safetensors.torch import save_file
+
+        from timm_interpretable.data.images import to_picture
+        from timm_interpretable.viz import explanation_figure
+
+        target, probs = int(tensors["target"]), tensors["logits"].softmax(0)
+        blocks = [value[target] for key, value in tensors.items() if key.startswith("class_maps.")]
+        figure = explanation_figure(
+            to_picture(x, self.model), tensors["attribution"].sum(0), blocks, self.class_names, probs, target,
+            title=path.name, map_label=self.style.map_label,
+        )  # fmt: skip
+        # not with_suffix: a stem may have dots of its own
+        picture, file = (stem.with_name(stem.name + suffix) for suffix in (".png", ".safetensors"))
+        try:
+            figure.savefig(picture)
+            if self.style.raw:
+                save_file(tensors, file, metadata=self._metadata(path))
+        except OSError as error:
+            fail(f"cannot write {picture}: {error}")
+        best = int(probs.argmax())
+        asked = "" if best == target else f" (shown: {self.class_names[target]} {100 * probs[target]:.1f} %)"
+        _say(f"{path.name}: {self.class_names[best]} {100 * probs[best]:.1f} %{asked} -> {picture}")
+
+    def _metadata(self, path: Path) -> dict[str, str]:
+        options: dict[str, Any] = dict(layers=self.style.layers, contrast=self.style.contrast)
+        return dict(
+            model=self.name, image=path.name, class_names=json.dumps(self.class_names), options=json.dumps(options)
+        )  # fmt: skip
+
+
+def class_names(model: "nn.Module") -> list[str]:
+    """The names in the model's configuration; `class 0`, ... where it has none."""
+    count = int(model.num_classes)  # type: ignore[arg-type]
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
+    return list(names) if names and len(names) == count else [f"class {k}" for k in range(count)]
+
+
+def resolve_target(target: str, names: list[str]) -> int | None:
+    """The index of a class given by name (in any case) or index; None for 'top1'."""
+    if target == "top1":
+        return None
+    matches = [k for k, name in enumerate(names) if name.casefold() == target.casefold()]
+    if matches:
+        return matches[0]
+    if target.isdecimal() and int(target) < len(names):
+        return int(target)
+    close = get_close_matches(target, names, cutoff=0.5)
+    expected = f"did you mean {' or '.join(close)}?" if close else f"expected top1, 0 to {len(names) - 1}, or a name"
+    if not close and len(names) <= 20:
+        expected += f" of: {', '.join(names)}"
+    fail(f"unknown class {target!r}; {expected}")
+
+
+def distinct_stems(paths: list[Path]) -> list[str]:
+    """One output name per path: its stem, numbered where several share it; upper and lower case count as the same."""
+    taken = Counter(path.stem.casefold() for path in paths)
+    first: set[str] = set()
+    stems = []
+    for path in paths:
+        stem, number = path.stem, 2
+        if stem.casefold() in first:
+            # also not the stem of any other image
+            while taken[f"{stem}-{number}".casefold()]:
+                number += 1
+            stem = f"{stem}-{number}"
+            taken[stem.casefold()] += 1
+        first.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def _say(line: str, error: bool = False) -> None:
+    from tqdm import tqdm
+
+    # around the progress bar, not through it
+    tqdm.write(line, file=sys.stderr if error else sys.stdout)

@@ -1,0 +1,40 @@
+"""`timm-interpretable train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from timm_interpretable.cli.common import fail
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of the recipe, e.g. facnn_resnet18.imagenette.")],
+    data_dir: Annotated[Path, typer.Option(help="Folder with train*.tar and val.tar or test.tar (or folders).")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; a run found there goes on.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number of epochs.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 2,
+    cpu: Annotated[bool, typer.Option(help="Train on the CPU even where there is a GPU.")] = False,
+    bf16: Annotated[bool, typer.Option(help="bfloat16 autocast.")] = True,
+) -> None:
+    """Train a recipe. Several GPUs or machines: `accelerate launch -m timm_interpretable.cli train …`."""
+    from dataclasses import replace
+
+    from timm_interpretable.train.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        fail(f"unknown recipe {recipe!r}, expected one of: {', '.join(RECIPES)}")
+    try:
+        from timm_interpretable.train.engine import Trainer
+    except ImportError as error:
+        fail(f"training needs the extra `train`: pip install 'timm-interpretable[train]' ({error})")
+
+    changes = {key: value for key, value in dict(epochs=epochs, seed=seed).items() if value is not None}
+    chosen = replace(RECIPES[recipe], **changes)  # type: ignore[arg-type]
+    try:
+        trainer = Trainer(chosen, data_dir, out or Path("runs") / recipe, workers, cpu, bf16)
+        accuracy = trainer.run()
+    except (FileNotFoundError, ValueError) as error:
+        fail(str(error))
+    typer.echo(f"{recipe}: {100 * (accuracy or 0):.2f} % on {chosen.eval_split}; weights in {trainer.out}")

@@ -1,0 +1,150 @@
+"""Single pictures: files and folders to RGB, RGB to what a model sees, and the pictures that ship with the package."""
+
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from timm.data import create_transform, resolve_data_config
+from torch import Tensor, nn
+
+__all__ = ["ImageError", "Sample", "eval_transform", "list_images", "load_image", "sample_images", "to_picture"]
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used; the message is one line and names the file."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture that ships with the package: what it shows, which model knows that class, and where it comes from."""
+
+    file: str
+    label: str
+    model: str
+    source: str
+
+    @property
+    def path(self) -> Path:
+        return _SAMPLES / self.file
+
+
+_CATALOGUE = (
+    Sample("golf_ball.jpg", "golf ball", "facnn_resnet18.imagenette", "rendered by tools/render_samples.py"),
+    Sample("parachute.jpg", "parachute", "facnn_resnet18.imagenette", "rendered by tools/render_samples.py"),
+    Sample("cat.jpg", "cat", "facnn_resnet18.cifar10", "Chelsea, photograph by Stéfan van der Walt, CC0"),
+)
+
+
+def sample_images() -> list[Sample]:
+    """The pictures that ship with the package; their licences are in `samples/SOURCES.md`."""
+    return list(_CATALOGUE)
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """A picture file as 8-bit RGB: the first frame, turned as its EXIF orientation says, transparency on white.
+
+    Raises:
+        ImageError: the file is missing, not an image, damaged, without pixels, or larger than Pillow's limit of pixels.
+    """
+    path = Path(path)
+    try:
+        # the limit is tested below: a size over it is an error here, not a warning on the user's terminal
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: a folder, expected an image file") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not an image, of an unknown format, or without pixels") from None
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, int(re.findall(r"\d+", str(error))[0])) from None
+    except PermissionError:
+        raise ImageError(f"{path}: no permission to read it") from None
+    except Exception as error:  # Pillow's readers raise errors of many types on damaged headers
+        raise ImageError(f"{path}: cannot be read as an image ({_one_line(error)})") from None
+
+    with image:
+        width, height = image.size
+        if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+            raise _too_large(path, width * height)
+        try:
+            return _to_rgb(ImageOps.exif_transpose(image))
+        except Exception as error:  # and so do its decoders, on damaged or truncated data
+            raise ImageError(f"{path}: damaged or truncated image ({_one_line(error)})") from None
+
+
+def _too_large(path: Path, pixels: int) -> ImageError:
+    return ImageError(f"{path}: too large, {pixels:,} pixels where the limit is {Image.MAX_IMAGE_PIXELS:,}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return _from_high_depth(image).convert("RGB")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_high_depth(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float greys to 8 bits; Pillow's own `convert` would clip them to white."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are not finite numbers")
+    if image.mode.startswith("I;16"):
+        white = 65535.0
+    else:  # the file does not say what white is: the smallest usual value that holds all pixels
+        white = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), float(values.max()))
+    return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
+
+
+def list_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Files as they are given; folders replaced by the images in them, at any depth, sorted.
+
+    Raises:
+        ImageError: a folder without an image.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        if not inside:
+            raise ImageError(f"{path}: no images in this folder (looked for {', '.join(IMAGE_SUFFIXES)})")
+        found += inside
+    return found
+
+
+def eval_transform(model: nn.Module) -> Callable[[Image.Image], Tensor]:
+    """The preprocessing that timm's configuration names for the model: an RGB picture to `(C, H, W)`."""
+    transform: Callable[[Image.Image], Tensor] = create_transform(**_data_config(model), is_training=False)
+    return transform
+
+
+def to_picture(x: Tensor, model: nn.Module) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """What the model sees, `(C, H, W)` with C of 1 or 3, as an 8-bit picture `(H, W, 3)`: the normalisation undone."""
+    config = _data_config(model)
+    mean, std = (torch.tensor(config[key], dtype=torch.float32)[:, None, None] for key in ("mean", "std"))
+    pixels = (x.detach().float().cpu() * std + mean).clamp(0, 1).mul(255).round().byte()
+    return pixels.expand(3, -1, -1).permute(1, 2, 0).numpy()
+
+
+def _data_config(model: nn.Module) -> dict[str, Any]:
+    config: dict[str, Any] = resolve_data_config({}, model=model)
+    return config

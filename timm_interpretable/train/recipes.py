@@ -1,0 +1,80 @@
+"""The recipes behind the released weights, and their baselines: plain data, one entry per model."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result of a training run, besides the data and the hardware.
+
+    sizes: training resolution by the epoch at which it starts, `((0, 96), (20, 128))`.
+    crop: 'rrc' for timm's random resized crop with `scale`, or 'pad' for a random crop after 1/8 reflection padding.
+    batch_size: global, over all processes.
+    """
+
+    name: str
+    model: str
+    num_classes: int
+    epochs: int
+    sizes: tuple[tuple[int, int], ...]
+    eval_size: int
+    eval_split: str
+    model_args: dict[str, Any] = field(default_factory=dict)
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    batch_size: int = 64
+    opt: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup_epochs: float = 2
+    clip_grad: float = 1.0
+    smoothing: float = 0.1
+    ema_decay: float = 0.998
+    crop: str = "rrc"
+    scale: tuple[float, float] = (0.35, 1.0)
+    hflip: float = 0.5
+    color_jitter: float = 0.0
+    auto_augment: str | None = None
+    eval_every: int = 2
+    seed: int = 0
+
+    def size_at(self, epoch: int) -> int:
+        return [size for start, size in self.sizes if start <= epoch][-1]
+
+
+_IMAGENET_STATS: dict[str, Any] = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+_facnn_imagenette = Recipe(
+    name="facnn_resnet18.imagenette",
+    model="facnn_resnet18.imagenette",
+    num_classes=10,
+    epochs=30,
+    sizes=((0, 96), (12, 128), (24, 160)),
+    eval_size=160,
+    eval_split="val",
+    eval_every=10,
+)
+_facnn_cifar10 = Recipe(
+    name="facnn_resnet18.cifar10",
+    model="facnn_resnet18.cifar10",
+    num_classes=10,
+    epochs=18,
+    sizes=((0, 24), (8, 32)),
+    eval_size=32,
+    eval_split="test",
+    eval_every=6,
+    batch_size=128,
+    ema_decay=0.999,
+    crop="pad",
+)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        _facnn_imagenette,
+        _facnn_cifar10,
+        replace(_facnn_imagenette, name="resnet18.imagenette", model="resnet18", **_IMAGENET_STATS),
+        replace(_facnn_cifar10, name="resnet18.cifar10", model="resnet18", **_IMAGENET_STATS),
+    )
+}

@@ -1,0 +1,244 @@
+"""Tensors to pictures, nothing else. Figures are made without pyplot, so that several threads can draw at once."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["elide", "explanation_figure", "overlay"]
+
+Array = np.ndarray[Any, Any]
+
+_DPI = 100
+_WIDTH = 14.0  # inches
+_INK, _QUIET, _ACCENT, _BAR = "#1f2328", "#6e7781", "#c2410c", "#9aa7b4"
+_HEADING = 14  # points
+_PER_ROW = 8  # block panels
+_GREY = 0.55  # what the colour bar shows behind the see-through end of the colours
+
+
+def overlay(image: Array | Tensor, class_map: Array | Tensor) -> Array:
+    """A class map as heat on the grey picture, 8-bit RGB of the picture's size.
+
+    Negative values are blue and positive ones red, symmetric about 0; a map without negative values runs from purple to
+    yellow, from 0 to its maximum. The closer to 0, the more of the picture shows through.
+
+    Args:
+        image: 8-bit RGB picture `(H, W, 3)`.
+        class_map: signed map `(h, w)` of any size; enlarged bilinearly.
+    """
+    picture, values = _picture(image), _map(class_map)
+    height, width = picture.shape[:2]
+    if values.shape != (height, width):
+        values = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
+    colors, norm = _heat(values)
+    heat = colors(norm(values))
+    grey = picture @ np.array([0.299, 0.587, 0.114]) / 255
+    # lifted shadows: on black, colour would be hard to tell apart
+    grey = (0.15 + 0.80 * grey)[..., None]
+    mixed = grey * (1 - heat[..., 3:]) + heat[..., :3] * heat[..., 3:]
+    return (mixed.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def explanation_figure(
+    image: Array | Tensor,
+    class_map: Array | Tensor,
+    evolution: Sequence[Array | Tensor],
+    class_names: Sequence[str],
+    probs: Array | Tensor,
+    target: int,
+    *,
+    title: str = "",
+    map_label: str = "contribution to the logit, per pixel",
+) -> Figure:
+    """One figure for one picture: the picture, the map of a class on it, the prediction, and the map after every block.
+
+    Args:
+        image: the picture the model saw, 8-bit RGB `(H, W, 3)`.
+        class_map: signed map `(H, W)` of the class `target`.
+        evolution: maps of the same class after each block, `(h_l, w_l)`; each drawn on its own scale, with its range.
+        class_names: K names.
+        probs: K probabilities.
+        target: index of the explained class.
+        title: usually the file name; shortened in the middle when long.
+        map_label: what the colours measure, next to the colour bar.
+
+    Returns:
+        a figure 1400 pixels wide, ready for `savefig`.
+    """
+    picture, heat, values = _picture(image), overlay(image, class_map), _map(class_map)
+    rows = math.ceil(len(evolution) / _PER_ROW)
+    heights = [4.35] + [2.45 + 2.05 * (rows - 1)] * bool(rows)
+    layout = ConstrainedLayoutEngine(w_pad=0.10, h_pad=0.08)
+    fig = Figure(figsize=(_WIDTH, sum(heights)), dpi=_DPI, layout=layout, facecolor="white")
+    canvas = FigureCanvasAgg(fig)
+    parts = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+
+    name = elide(class_names[target], 28)
+    ratio = 0.82
+    top = parts[0].subplots(1, 3, width_ratios=[1, 1, ratio])
+    top[0].imshow(picture)
+    _heading(top[0], _fitted(canvas, title or "image", 3.5))
+    top[1].imshow(heat)
+    _heading(top[1], _fitted(canvas, f"evidence for “{name}”", 3.9))
+    _color_bar(top[1], values, map_label)
+    for ax in top[:2]:
+        _bare(ax)
+        ax.set_anchor("N")
+    # as high as a square picture
+    top[2].set_box_aspect(1 / ratio)
+    top[2].set_anchor("N")
+    _prediction(top[2], _vector(probs), class_names, target)
+    if rows:
+        _evolution(parts[1], evolution, rows, name)
+    return fig
+
+
+def elide(text: str, length: int) -> str:
+    """Text of at most `length` characters on one line, shortened in the middle, where file names differ least."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head].rstrip()}…{text[len(text) - (length - 1 - head) :].lstrip()}"
+
+
+def _prediction(ax: Axes, probs: Array, class_names: Sequence[str], target: int) -> None:
+    order = np.argsort(-probs, kind="stable")
+    shown = list(order[:5])
+    if target not in shown:
+        shown.append(target)
+    place = np.arange(len(shown))
+    ax.barh(place, probs[shown], height=0.5, color=[_ACCENT if k == target else _BAR for k in shown])
+    ax.set_yticks(place, [_wrapped(class_names[k]) for k in shown])
+    for i, k in enumerate(shown):
+        label = _plain(ax.text(probs[k] + 0.02, i, f"{100 * probs[k]:.1f} %", va="center", fontsize=12, color=_INK))
+        label.set_fontweight("bold" if k == target else "normal")
+    for text, k in zip(ax.get_yticklabels(), shown, strict=True):
+        _plain(text).set(fontsize=12, color=_ACCENT if k == target else _INK)
+    ax.set_xlim(0, 1.24)  # room for the percentage of a full bar
+    ax.set_ylim(max(len(shown), 5) - 0.4, -0.6)
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.axvline(0, color=_QUIET, linewidth=0.8)
+    _heading(ax, "prediction")
+
+
+def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, name: str) -> None:
+    columns = max(_PER_ROW, 1) if rows > 1 else max(len(evolution), 6)
+    axes = part.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(evolution) :]:
+        ax.set_visible(False)
+    for i, (ax, one) in enumerate(zip(axes, evolution, strict=False), start=1):
+        values = _map(one)
+        signed = values.min() < 0
+        low = -_peak(values) if signed else float(values.min())
+        colors = matplotlib.colormaps["RdBu_r" if signed else "inferno"]
+        ax.imshow(values, cmap=colors, vmin=low, vmax=max(_peak(values), low + 1e-12), interpolation="nearest")
+        _plain(ax.set_title(f"block {i}", fontsize=12, color=_INK, pad=4))
+        ax.set_xlabel(_range(values), fontsize=10, color=_QUIET, labelpad=3)
+        _bare(ax)
+    label = f"map of “{name}” after each block, every panel on its own scale (its range below it)"
+    _plain(part.suptitle(label, fontsize=13, color=_INK, x=0.10 / _WIDTH, ha="left"))
+
+
+def _color_bar(ax: Axes, values: Array, label: str) -> None:
+    colors, norm = _heat(values)
+    # the power of ten goes to the label: matplotlib's own would float above the bar
+    peak = _peak(values)
+    power = math.floor(math.log10(peak)) if peak > 1e-11 else 0
+    power = power if power < -2 or power > 3 else 0
+    low, high = (end / 10.0**power for end in (norm.vmin or 0.0, norm.vmax or 0.0))
+    scaled = Normalize(low, high)
+    bar = ax.figure.colorbar(ScalarMappable(scaled, colors), cax=ax.inset_axes((1.03, 0, 0.04, 1)))
+    bar.ax.set_facecolor(str(_GREY))
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(5)
+    bar.ax.tick_params(labelsize=11, colors=_INK, length=3)
+    exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    unit = f" (\N{MULTIPLICATION SIGN}10{exponent})" if power else ""
+    _plain(bar.ax.yaxis.label)
+    bar.set_label("\n".join(textwrap.wrap(label + unit, 48)), fontsize=12, color=_INK, labelpad=6)
+
+
+def _heat(values: Array) -> tuple[Colormap, Normalize]:
+    """Colours with opacity that grows with the distance from 0, and the scale for them."""
+    peak = _peak(values) or 1e-12
+    signed = values.min() < 0
+    steps = np.linspace(-1, 1, 511) if signed else np.linspace(0, 1, 256)
+    rgba = matplotlib.colormaps["RdBu_r" if signed else "inferno"]((steps + 1) / 2 if signed else 0.25 + 0.7 * steps)
+    rgba[:, 3] = 0.12 + 0.68 * np.abs(steps) ** 0.8
+    return ListedColormap(rgba), Normalize(-peak if signed else 0.0, peak)
+
+
+def _peak(values: Array) -> float:
+    return float(np.abs(values).max())
+
+
+def _heading(ax: Axes, text: str) -> None:
+    _plain(ax.set_title(text, fontsize=_HEADING, color=_INK, loc="left", pad=8))
+
+
+def _fitted(canvas: FigureCanvasAgg, text: str, inches: float) -> str:
+    """The heading shortened until it is no wider than its panel."""
+    font, renderer = FontProperties(size=_HEADING), canvas.get_renderer()
+    length, shown = len(text), elide(text, len(text))
+    while length > 8 and renderer.get_text_width_height_descent(shown, font, False)[0] > inches * _DPI:
+        length -= 1
+        shown = elide(text, length)
+    return shown
+
+
+def _bare(ax: Axes) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+
+
+def _plain(text: Text) -> Text:
+    text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
+    return text
+
+
+def _wrapped(name: str) -> str:
+    lines = textwrap.wrap(elide(name, 200), 18, max_lines=2, placeholder="…") or [""]
+    return "\n".join(lines)
+
+
+def _range(values: Array) -> str:
+    peak = _peak(values)
+    digits = min(max(1 - math.floor(math.log10(peak)), 0), 6) if peak > 0 else 0
+    return " to ".join(f"{end:.{digits}f}".replace("-", "\N{MINUS SIGN}") for end in (values.min(), values.max()))
+
+
+def _picture(image: Array | Tensor) -> Array:
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise ValueError(f"image is {array.dtype} of shape {array.shape}, expected uint8 of shape (H, W, 3).")
+    return array
+
+
+def _map(values: Array | Tensor) -> Array:
+    array = values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.ndim != 2 or not np.isfinite(array).all():
+        raise ValueError(f"map of shape {array.shape}, expected (h, w) with finite values.")
+    return array.astype(np.float32)
+
+
+def _vector(values: Array | Tensor) -> Array:
+    return (values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)).ravel()
