@@ -98,7 +98,7 @@ def explanation_figure(
     _color_bar(top[1], values, map_label)
     for ax in top[:2]:
         _bare(ax)
-        ax.set_anchor("N")
+        ax.set_anchor("NW")
     # as high as a square picture
     top[2].set_box_aspect(1 / ratio)
     top[2].set_anchor("N")

@@ -124,7 +124,7 @@ class AttributionContract:
 
     def test_threads_equal_serial(self, model, images):
         model.train()
-        method, targets = self.method(model), [i % 4 for i in range(24)]
+        method, targets = self.method(model), [i % 4 for i in range(16)]
         serial = [method.attribute(images, target=t) for t in targets]
         with ThreadPoolExecutor(8) as pool:
             parallel = list(pool.map(lambda t: method.attribute(images, target=t), targets))

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from timm_interpretable import __version__
-from timm_interpretable.cli import explain, list_models
+from timm_interpretable.cli import bench, card, evaluate, explain, list_models, train
 
 __all__ = ["app"]
 
@@ -30,3 +30,7 @@ def main(
 # one import above and one line here per command; heavy imports belong inside the command
 app.command("list")(list_models.list_models)
 app.command("explain")(explain.explain)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("card")(card.card)
+app.add_typer(bench.bench_app, name="bench")

@@ -22,7 +22,9 @@ def split_roots(data_dir: Path, split: str) -> list[Path]:
     return roots
 
 
-def open_split(data_dir: Path, split: str, transform: Callable[[Any], Any] | None = None) -> tuple[Dataset[Any], list[str]]:
+def open_split(
+    data_dir: Path, split: str, transform: Callable[[Any], Any] | None = None
+) -> tuple[Dataset[Any], list[str]]:
     """A split as a map-style dataset of `(image, class index)`, and its class folders in index order.
 
     Raises:

@@ -28,6 +28,7 @@ from timm.models import (
     register_model,
     register_notrace_function,
     register_notrace_module,
+    resolve_pretrained_cfg,
 )
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -460,31 +461,30 @@ default_cfgs = generate_default_cfgs(
             hf_hub_id=f"{HUB_ORG}/facnn_resnet18.cifar10",
             label_names=_CIFAR10,
             input_size=(3, 32, 32),
-            pool_size=(8, 8),
+            pool_size=(4, 4),
         ),
-        "facnn_resnet34.untrained": _cfg(),
-        "facnn_resnet50.untrained": _cfg(num_classes=1000),
-        "facnn_hybrid_resnet18.untrained": _cfg(num_classes=1000, first_conv="stem.backbone.conv1"),
+        "facnn_resnet34": _cfg(),
+        "facnn_resnet50": _cfg(num_classes=1000),
+        "facnn_hybrid_resnet18": _cfg(num_classes=1000, first_conv="stem.backbone.conv1"),
     }
 )
 
 # What a tag's weights were trained with, where it is not the default of the architecture
-_TAG_ARGS: dict[str, dict[str, Any]] = {"cifar10": dict(stem_stride=2, branch_widths=(64, 64, 128, 128), pools=(1,))}
+_TAG_ARGS: dict[str | None, dict[str, Any]] = {"cifar10": dict(stem_stride=2)}
 
 
 def _create_facnn(variant: str, pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN:
     cfg, overlay = kwargs.get("pretrained_cfg"), dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
-    tag = cfg if isinstance(cfg, str) else (cfg or {}).get("tag", None) if isinstance(cfg, dict) else None
-    if tag is None and not cfg:
-        tag = default_cfgs[variant].tags[0]
-    kwargs = {**_TAG_ARGS.get(tag or "", {}), **kwargs}
+    tag = resolve_pretrained_cfg(variant, cfg).tag
+    tag_args = _TAG_ARGS.get(tag, {})
     sources = ("file", "url", "hf_hub_id", "state_dict")
     named_elsewhere = isinstance(cfg, dict) or any(overlay.get(key) for key in sources)
     if pretrained and not named_elsewhere and (file := local_weights(f"{variant}.{tag}")) is not None:
         overlay["file"] = str(file)
     return build_model_with_cfg(
         FeatureAlignedCNN, variant, pretrained, pretrained_cfg_overlay=overlay,
-        feature_cfg=dict(out_indices=(0, 1, 2, 3, 4), flatten_sequential=True), **kwargs,
+        feature_cfg=dict(out_indices=(0, 1, 2, 3, 4), flatten_sequential=True),
+        **{"pretrained_model_args": tag_args, **tag_args, **kwargs},
     )  # fmt: skip
 
 

@@ -1,16 +1,21 @@
 """Where pretrained files come from: the package's own `hub_cards` folder when it is there, else the Hub."""
 
 import hashlib
+import json
 from pathlib import Path
 
 HUB_ORG = "timm-interpretable"
 
-# sha256 of hub_cards/<arch>.<tag>/model.safetensors
-SHA256: dict[str, str] = {}
-
 _PACKAGE = Path(__file__).resolve().parent.parent
+RELEASED_FILE = _PACKAGE / "models" / "released.json"
 # an installed wheel carries the cards inside the package, a clone beside it
 CARD_FOLDERS = (_PACKAGE / "hub_cards", _PACKAGE.parent / "hub_cards")
+
+
+def released() -> dict[str, str]:
+    """sha256 of `model.safetensors` of every released model, by `arch.tag`."""
+    hashes: dict[str, str] = json.loads(RELEASED_FILE.read_text())
+    return hashes
 
 
 def card_folder(name: str) -> Path | None:
@@ -25,10 +30,11 @@ def local_weights(name: str) -> Path | None:
         RuntimeError: the file is there but is not the released one (a broken download, a Git LFS pointer).
     """
     folder = card_folder(name)
-    if folder is None or name not in SHA256:
+    expected = released().get(name)
+    if folder is None or expected is None:
         return None
     file = folder / "model.safetensors"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != SHA256[name]:
-        raise RuntimeError(f"{file} is not the released weight file of {name}: sha256 {digest}, expected {SHA256[name]}.")
+    if digest != expected:
+        raise RuntimeError(f"{file} is not the released weight file of {name}: sha256 {digest}, expected {expected}.")
     return file

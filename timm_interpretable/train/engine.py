@@ -30,7 +30,7 @@ _COLUMNS = ("epoch", "size", "lr", "train_loss", "eval_accuracy", "seconds", "cp
 
 
 class Trainer:
-    """One run of a recipe in `out`: `log.csv`, `curves.png`, `last.pt`, and at the end `model.safetensors`, `result.json`.
+    """One run of a recipe in `out`: `log.csv`, `curves.png`, `last.pt`; at the end `model.safetensors`, `result.json`.
 
     A run that finds `last.pt` goes on from it, to the same bits that an uninterrupted run would have reached on the
     same hardware and number of threads.
@@ -40,11 +40,15 @@ class Trainer:
         self, recipe: Recipe, data_dir: Path, out: Path, workers: int = 2, cpu: bool = False, bf16: bool = True
     ) -> None:
         self.recipe, self.data_dir, self.out = recipe, data_dir, out
-        self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=cpu or not torch.cuda.is_available())
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if bf16 else "no", cpu=cpu or not torch.cuda.is_available()
+        )
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
         images = SeededImages(data_dir, recipe)
         if len(images.classes) != recipe.num_classes:
-            raise ValueError(f"{data_dir} has {len(images.classes)} classes, expected {recipe.num_classes} for {recipe.name}.")
+            raise ValueError(
+                f"{data_dir} has {len(images.classes)} classes, expected {recipe.num_classes} for {recipe.name}."
+            )
         self.classes = images.classes
         self.loader = train_loader(images, rank, world_size, workers)
         test, _ = open_split(data_dir, recipe.eval_split, eval_transform(recipe))
@@ -73,7 +77,7 @@ class Trainer:
         return self.out / "last.pt"
 
     def run(self, stop_after: int | None = None) -> float | None:
-        """Train to the end of the recipe (or to epoch `stop_after`); the final accuracy, or None when stopped before it."""
+        """Train to the end of the recipe, or to epoch `stop_after`; the final accuracy, None when not yet there."""
         self.out.mkdir(parents=True, exist_ok=True)
         if self._checkpoint.is_file():
             self._load()

@@ -77,7 +77,7 @@ class SeededImages(Dataset[tuple[Tensor, int]]):
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """This process's share of every global batch of one epoch, as (epoch, index) keys. The last partial batch is dropped."""
+    """This process's share of every global batch of an epoch, as (epoch, index) keys; a last partial one is dropped."""
 
     def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size % world_size != 0:

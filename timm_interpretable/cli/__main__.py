@@ -1,0 +1,5 @@
+"""`python -m timm_interpretable.cli`, for launchers such as `accelerate launch -m`."""
+
+from timm_interpretable.cli import app
+
+app()

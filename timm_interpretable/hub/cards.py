@@ -1,0 +1,175 @@
+"""Write `hub_cards/<arch>.<tag>/` from a training run: weights, `config.json`, model card."""
+
+import hashlib
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from timm.models._hub import save_config_for_hf
+
+from timm_interpretable.models.weights import HUB_ORG, RELEASED_FILE, released
+
+# dataset of a tag: id on the Hub, name, what our numbers were measured on, caveat
+_DATASETS = {
+    "imagenette": dict(
+        id="frgfm/imagenette",
+        name="Imagenette",
+        split="3,791-image val",
+        caveat="224 x 224 copies, squashed to square. Not the standard split: the 250 validation images that have "
+        "bounding boxes were taken out of it. ImageNet's "
+        "terms apply to the images: non-commercial research and education.",
+    ),
+    "cifar10": dict(
+        id="uoft-cs/cifar10",
+        name="CIFAR-10, JPEG q75 copy",
+        split="10,000-image test",
+        caveat="a JPEG quality-75 (4:2:0) copy of CIFAR-10 (Krizhevsky, 2009), about 30 dB PSNR against the originals: "
+        "accuracies are not strictly comparable to published ones.",
+    ),
+}
+
+
+def write_card(
+    name: str,
+    run: Path,
+    evaluation: dict[str, Any],
+    baseline_run: Path,
+    baseline_evaluation: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Fill `folder` with the released model `arch.tag`, and record the hash of its weights in the package.
+
+    Args:
+        name: `arch.tag` of a registered model.
+        run, baseline_run: folders that `timm-interpretable train` filled to the end.
+        evaluation, baseline_evaluation: what `timm-interpretable evaluate --json` wrote for their weights.
+        folder: `hub_cards/<name>`.
+
+    Raises:
+        FileNotFoundError: a run is not complete.
+        ValueError: the evaluation is of another number of images than the baseline's.
+    """
+    if evaluation["images"] != baseline_evaluation["images"] or evaluation["split"] != baseline_evaluation["split"]:
+        raise ValueError("The model and its baseline were evaluated on different images.")
+    result, baseline = _result(run), _result(baseline_run)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(run / "model.safetensors", folder / "model.safetensors")
+    model = timm.create_model(name)
+    save_config_for_hf(model, str(folder / "config.json"), model_args=dict(model.pretrained_model_args))
+    card = ModelCard.from_template(
+        _card_data(name, evaluation),
+        template_str=(resources.files(__package__) / "card_template.md").read_text(),
+        **_values(name, result, evaluation, baseline, baseline_evaluation),
+    )
+    card.save(folder / "README.md")
+    _record_hash(name, folder / "model.safetensors")
+
+
+def _result(run: Path) -> dict[str, Any]:
+    file = run / "result.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{run} has no result.json; expected a run that was trained to its end.")
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def _card_data(name: str, evaluation: dict[str, Any]) -> ModelCardData:
+    dataset = _DATASETS[name.split(".")[1]]
+    return ModelCardData(
+        model_name=name,
+        library_name="timm",
+        pipeline_tag="image-classification",
+        license="apache-2.0",
+        tags=["timm", "interpretability", "explainability", "captum"],
+        datasets=[dataset["id"]],
+        eval_results=[
+            EvalResult(
+                task_type="image-classification",
+                dataset_type=dataset["id"],
+                dataset_name=f"{dataset['name']} ({dataset['split']})",
+                metric_type="accuracy",
+                metric_value=round(100 * evaluation["accuracy"], 2),
+                metric_name="top-1 accuracy",
+            )
+        ],
+    )
+
+
+def _values(
+    name: str, result: dict[str, Any], evaluation: dict[str, Any], baseline: dict[str, Any], base_eval: dict[str, Any]
+) -> dict[str, Any]:
+    """What the template needs, formatted."""
+    arch, tag = name.split(".")
+    model = timm.create_model(name)
+    recipe = result["recipe"]
+    notes = resources.files(__package__) / "notes" / f"{name}.md"
+    return dict(
+        name=name,
+        arch=arch,
+        hub_id=f"{HUB_ORG}/{name}",
+        dataset=_DATASETS[tag]["name"],
+        caveat=_DATASETS[tag]["caveat"],
+        split=_DATASETS[tag]["split"],
+        split_name=evaluation["split"],
+        classes=", ".join(model.pretrained_cfg["label_names"]),
+        size="{} x {}".format(*model.pretrained_cfg["input_size"][1:]),
+        parameters=f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M",
+        accuracy=f"{100 * evaluation['accuracy']:.2f} %",
+        epochs=recipe["epochs"],
+        seed=recipe["seed"],
+        training=_training(recipe),
+        minutes=f"{result['minutes']:.0f}",
+        cpu_minutes=f"{result['cpu_minutes']:.0f}",
+        hardware=result["hardware"],
+        versions=f"torch {result['torch']}, timm {result['timm']}",
+        baseline_recipe=baseline["recipe"]["name"],
+        baseline_accuracy=f"{100 * base_eval['accuracy']:.2f} %",
+        baseline_epochs=baseline["recipe"]["epochs"],
+        baseline_minutes=f"{baseline['minutes']:.0f}",
+        baseline_cpu_minutes=f"{baseline['cpu_minutes']:.0f}",
+        difference=f"{100 * (evaluation['accuracy'] - base_eval['accuracy']):+.2f}",
+        localisation=_localisation(evaluation, base_eval),
+        notes=notes.read_text() if notes.is_file() else "",
+    )
+
+
+def _training(recipe: dict[str, Any]) -> str:
+    sizes = ", ".join(f"{size} px from epoch {start + 1}" for start, size in recipe["sizes"])
+    return (
+        f"{recipe['opt']}, learning rate {recipe['lr']:g} with {recipe['warmup_epochs']:g} warm-up epochs and cosine "
+        f"decay, weight decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, label smoothing "
+        f"{recipe['smoothing']:g}, averaged weights ({recipe['ema_decay']:g}), bf16 autocast; {sizes}"
+    )
+
+
+def _localisation(evaluation: dict[str, Any], baseline: dict[str, Any]) -> str:
+    """A Markdown table of energy and pointing, or nothing where no boxes were evaluated."""
+    if "boxes" not in evaluation:
+        return ""
+    boxes, base = evaluation["boxes"], baseline.get("boxes", {"maps": {}})["maps"]
+    names = {
+        "penultimate": "class map, penultimate", "top_half": "class maps, mean of the last half",
+        "average": "class maps, mean of all blocks", "contrast": "class map, contrast", "gradcam": "Grad-CAM",
+    }  # fmt: skip
+    rows = [(names[key], row) for key, row in boxes["maps"].items()]
+    rows += [("timm baseline: Grad-CAM", base["gradcam"])] if "gradcam" in base else []
+    lines = [f"| {label} | {row['energy']:.3f} | {row['pointing']:.3f} |" for label, row in rows]
+    table = ["| map of the true class | energy in box | pointing |", "|---|---|---|", *lines]
+    table.append(f"| chance (area of the boxes) | {boxes['chance']:.3f} | {boxes['chance']:.3f} |")
+    text = "\n".join(table)
+    if "gradcam_depth_correlation" in boxes:
+        values = ", ".join(f"{value:.3f}" for value in boxes["gradcam_depth_correlation"])
+        text += (
+            "\n\nCorrelation of Grad-CAM with the class map at the same block, first block to last "
+            f"({boxes['images']} images): {values}. The identity of the two is claimed for the last block only."
+        )
+    return text
+
+
+def _record_hash(name: str, file: Path) -> None:
+    hashes = {**released(), name: hashlib.sha256(file.read_bytes()).hexdigest()}
+    RELEASED_FILE.write_text(json.dumps(dict(sorted(hashes.items())), indent=2) + "\n")
