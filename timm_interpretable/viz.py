@@ -35,7 +35,7 @@ def overlay(image: Array | Tensor, class_map: Array | Tensor) -> Array:
     """A class map as heat on the grey picture, 8-bit RGB of the picture's size.
 
     Negative values are blue and positive ones red, symmetric about 0; a map without negative values runs from purple to
-    yellow, from 0 to its maximum. The closer to 0, the more of the picture shows through.
+    yellow, from its minimum to its maximum. The closer to 0, or to that minimum, the more of the picture shows through.
 
     Args:
         image: 8-bit RGB picture `(H, W, 3)`.
@@ -177,13 +177,17 @@ def _color_bar(ax: Axes, values: Array, label: str) -> None:
 
 
 def _heat(values: Array) -> tuple[Colormap, Normalize]:
-    """Colours with opacity that grows with the distance from 0, and the scale for them."""
+    """Colours with opacity that grows with the distance from 0, and the scale for them.
+
+    A map without negative values starts at its minimum: a level that all positions share tells them not apart.
+    """
     peak = _peak(values) or 1e-12
     signed = values.min() < 0
+    low = -peak if signed else min(float(values.min()), peak * (1 - 1e-6))
     steps = np.linspace(-1, 1, 511) if signed else np.linspace(0, 1, 256)
     rgba = matplotlib.colormaps["RdBu_r" if signed else "inferno"]((steps + 1) / 2 if signed else 0.25 + 0.7 * steps)
-    rgba[:, 3] = 0.12 + 0.68 * np.abs(steps) ** 0.8
-    return ListedColormap(rgba), Normalize(-peak if signed else 0.0, peak)
+    rgba[:, 3] = 0.05 + 0.75 * np.abs(steps)
+    return ListedColormap(rgba), Normalize(low, peak)
 
 
 def _peak(values: Array) -> float:

@@ -29,7 +29,7 @@ def test_list_has_our_models_and_no_others():
     header, *rows = result.stdout.splitlines()
     assert header.split() == ["model", "params", "input", "classes", "weights"]
     names = [row.split()[0] for row in rows]
-    assert {"facnn_resnet18.imagenette", "facnn_resnet18.cifar10", "facnn_resnet34.untrained"} <= set(names)
+    assert {"facnn_resnet18.imagenette", "facnn_resnet18.cifar10", "facnn_resnet34"} <= set(names)
     assert not any(name.startswith("resnet") for name in names)
 
 
@@ -40,7 +40,7 @@ def test_list_states_size_input_and_weights():
     assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M" in row
     assert "32x32" in row
     assert "Hub" in row
-    assert rows["facnn_resnet34.untrained"].endswith("none")
+    assert rows["facnn_resnet34"].endswith("none")
 
 
 def test_list_marks_a_damaged_local_file(monkeypatch):

@@ -1,0 +1,76 @@
+"""The released weights: complete folders, the published files, right about the pictures they are shown with."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from timm_interpretable.data.datasets import open_split
+from timm_interpretable.data.images import eval_transform, load_image, sample_images
+from timm_interpretable.models.weights import card_folder, local_weights, released
+
+DATA = os.environ.get("TIMM_INTERPRETABLE_DATA")
+SPLITS = {"imagenette": ("imagenette224", "val"), "cifar10": ("cifar10", "test")}
+
+each_released = pytest.mark.parametrize("name", sorted(released()))
+
+
+def published_accuracy(name: str) -> float:
+    card = (card_folder(name) / "README.md").read_text()
+    return float(re.search(r"\| \*\*" + re.escape(name) + r"\*\* \| \*\*([\d.]+) %", card).group(1)) / 100
+
+
+def test_both_models_are_released():
+    assert {"facnn_resnet18.imagenette", "facnn_resnet18.cifar10"} <= set(released())
+
+
+@each_released
+def test_the_folder_is_a_hub_repository(name):
+    folder = card_folder(name)
+    assert local_weights(name) == folder / "model.safetensors"
+    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert (folder / "model.safetensors").stat().st_size < 40 * 2**20
+    from_folder = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    from_package = timm.create_model(name, pretrained=True).eval()
+    x = torch.rand(1, *from_package.pretrained_cfg["input_size"])
+    assert torch.equal(from_folder(x), from_package(x))
+    assert json.loads((folder / "config.json").read_text())["label_names"] == list(
+        from_package.pretrained_cfg["label_names"]
+    )
+    assert f'timm.create_model("{name}", pretrained=True)' in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("sample", sample_images(), ids=lambda sample: sample.path.name)
+def test_samples_are_classified_right(sample):
+    model = timm.create_model(sample.model, pretrained=True).eval()
+    with torch.no_grad():
+        logits = model(eval_transform(model)(load_image(sample.path))[None])
+    assert model.pretrained_cfg["label_names"][logits.argmax()] == sample.label
+
+
+@each_released
+def test_grey_model_is_the_rgb_model_on_grey_images(name):
+    rgb = timm.create_model(name, pretrained=True).eval()
+    grey = timm.create_model(name, pretrained=True, in_chans=1).eval()
+    x = torch.rand(1, 1, *rgb.pretrained_cfg["input_size"][1:])
+    torch.testing.assert_close(grey(x), rgb(x.expand(-1, 3, -1, -1)))
+
+
+@each_released
+@pytest.mark.skipif(DATA is None, reason="TIMM_INTERPRETABLE_DATA names no folder of images")
+@pytest.mark.parametrize("part", [pytest.param(10, id="tenth"), pytest.param(1, id="whole", marks=pytest.mark.slow)])
+def test_accuracy_is_the_published_one(name, part):
+    folder, split = SPLITS[name.split(".")[1]]
+    model = timm.create_model(name, pretrained=True).eval()
+    images, _ = open_split(Path(DATA) / folder, split, eval_transform(model))
+    images = Subset(images, range(0, len(images), part))
+    with torch.inference_mode():
+        right = sum(int((model(x).argmax(1) == y).sum()) for x, y in DataLoader(images, batch_size=50))
+    expected = published_accuracy(name)
+    tolerance = 1e-4 if part == 1 else 4 * (expected * (1 - expected) / len(images)) ** 0.5
+    assert right / len(images) == pytest.approx(expected, abs=tolerance)
