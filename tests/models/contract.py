@@ -114,7 +114,9 @@ class ModelContract:
         assert {p.device.type for p in meta.parameters()} == {"meta"}
         half = create(name, dtype=torch.bfloat16)
         assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
-        assert half(images(self.size).bfloat16()).isfinite().all()
+        logits = half(images(self.size).bfloat16())
+        assert logits.dtype == torch.bfloat16
+        assert logits.isfinite().all()
 
     # --- features
 

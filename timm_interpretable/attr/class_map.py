@@ -123,7 +123,9 @@ class ClassMap(Attribution):
         model = evaluation_view(explained_model(self.forward_func, "class_maps"))
         classes = class_indices(target, len(x), model.num_classes, x.device)
         with torch.no_grad():
-            logits = model(x)
+            features = model.forward_features(x)
+            # a half-precision model rounds its logits last; the maps account for the logit before that
+            logits = model.forward_head(features.to(torch.promote_types(features.dtype, torch.float32)))
             if logits.ndim == 4:  # global_pool=''
                 logits = logits.mean((2, 3))
             score = logits.gather(1, classes[:, None])[:, 0]

@@ -192,7 +192,7 @@ class ClassMapHead(nn.Module):
 
     Class c owns the channels `[c g, (c + 1) g)` with `g = width // num_classes`; left-over channels belong to no class.
     The number of classes changes the grouping only: the one parameter is the shared log-temperature.
-    Maps and logits are computed in at least fp32.
+    Maps and logits are computed in at least fp32; logits are then rounded to the trunk's own type.
     """
 
     def __init__(
@@ -230,13 +230,14 @@ class ClassMapHead(nn.Module):
         return x.reshape(x.shape[0], self.num_classes, self.group_size, x.shape[2], x.shape[3]).mean(2)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        dtype = x.dtype
         x = _at_least_float32(x)
         if self.pool_type == "avg":
             x = x.mean((2, 3), keepdim=True)
         x = F.dropout(x, self.drop_rate, self.training)
         if not pre_logits and self.num_classes > 0:
             x = self._group_mean(x) * self.log_tau.to(x.dtype).exp()
-        return x.flatten(1) if self.pool_type == "avg" else x
+        return (x.flatten(1) if self.pool_type == "avg" else x).to(dtype)
 
 
 class BackboneStem(nn.Module):
