@@ -16,7 +16,8 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 import timm_interpretable  # noqa: F401  registers the models
-from timm_interpretable.cli.evaluate import evaluate, grad_cam
+from timm_interpretable.cli.evaluate import evaluate
+from timm_interpretable.metrics import grad_cam
 
 CLASSES = ("blue", "red")
 app = Typer()

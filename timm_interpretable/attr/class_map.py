@@ -84,10 +84,10 @@ class ClassMap(Attribution):
         classes = class_indices(target, len(x), model.num_classes, x.device)
         _check_layers(layers)
         with torch.no_grad():
-            maps = model.class_maps(x)
+            maps = _maps_of(model, x, layers)
             tau = model.head.log_tau.to(maps[-1].dtype).exp()
             probs = (tau * maps[-1].mean((2, 3))).softmax(1) if contrast else None
-            chosen = [tau * _class_map(m, classes, probs) for m in _select_layers(maps, layers)]
+            chosen = [tau * _class_map(m, classes, probs) for m in maps]
             spread = torch.stack([_spread(m, x.shape) for m in chosen]).mean(0)
         attributions = like_input(spread.expand(x.shape).contiguous(), is_tuple)
         if return_convergence_delta:
@@ -177,9 +177,11 @@ def _check_layers(layers: str) -> None:
         raise ValueError(f"layers={layers!r} is unknown, expected 'penultimate', 'average' or 'top_half'.")
 
 
-def _select_layers(maps: list[Tensor], layers: str) -> list[Tensor]:
-    count = {"penultimate": 1, "average": len(maps), "top_half": math.ceil(len(maps) / 2)}[layers]
-    return maps[-count:]
+def _maps_of(model: Any, x: Tensor, layers: str) -> list[Tensor]:
+    if layers == "penultimate":  # with many classes the maps of all blocks would take many times the memory
+        return [model.head.class_maps(model.forward_features(x))]
+    maps: list[Tensor] = model.class_maps(x)
+    return maps if layers == "average" else maps[-math.ceil(len(maps) / 2) :]
 
 
 def _class_map(maps: Tensor, classes: Tensor, probs: Tensor | None = None) -> Tensor:

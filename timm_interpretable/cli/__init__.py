@@ -27,7 +27,7 @@ def main(
     """Image classifiers that explain themselves: look at them, train them, measure them."""
 
 
-# one import above and one line here per command; heavy imports belong inside the command
+# one import above and one line here per command; what only a command needs is imported inside it
 app.command("list")(list_models.list_models)
 app.command("explain")(explain.explain)
 app.command("train")(train.train)

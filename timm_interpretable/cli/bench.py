@@ -12,7 +12,7 @@ import typer
 
 from timm_interpretable.cli.common import fail, pick_device
 
-if TYPE_CHECKING:  # torch and timm are slow to import: `--help` does without them
+if TYPE_CHECKING:
     import torch
     from torch import Tensor
 

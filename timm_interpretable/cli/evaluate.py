@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timm_interpretable.cli.common import fail, load_model, pick_device
+from timm_interpretable.models.weights import sha256
 
-if TYPE_CHECKING:  # torch and timm are slow to import: `--help` does without them
+if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.utils.data import DataLoader
@@ -25,7 +26,7 @@ class MeanStd(str, Enum):
 
 def evaluate(
     data_dir: Annotated[Path, typer.Option(help="Folder with SPLIT.tar, SPLIT-*.tar or SPLIT/, one folder per class.")],
-    model: Annotated[str, typer.Option(help="Any timm model.")] = "facnn_resnet18",
+    model: Annotated[str, typer.Option(help="A model of `list`; with --weights any timm model.")] = "facnn_resnet18",
     weights: Annotated[Path | None, typer.Option(help="A .safetensors file instead of the released weights.")] = None,
     split: Annotated[str, typer.Option(help="Images that decide the accuracy.")] = "val",
     boxes: Annotated[bool, typer.Option(help="Also localisation on boxed.tar with boxed_boxes.csv.")] = False,
@@ -41,6 +42,8 @@ def evaluate(
     Every model sees the whole image, squashed to its input size. What the command line does not say comes from
     config.json or a training run's result.json next to the weights, then from timm.
     """
+    if json_file is not None and not json_file.parent.is_dir():
+        fail(f"--json {json_file}: there is no folder {json_file.parent}")
     try:
         target = pick_device(device)
         net, settings = _load(model, weights, target)
@@ -48,15 +51,16 @@ def evaluate(
         images, classes = _open(data_dir, split, transform, net)
         accuracy = _accuracy(net, _loader(images, batch_size, workers), target)
         typer.echo(f"{model}: top-1 {100 * accuracy:.2f} % of the {len(images)} images of {split}")
-        report: dict[str, Any] = dict(model=model, weights=str(weights or "released"), split=split)
-        report |= dict(images=len(images), accuracy=accuracy)
+        report: dict[str, Any] = dict(model=model, split=split, images=len(images), accuracy=accuracy)
+        report |= dict(input_size=list(images[0][0].shape), parameters=sum(p.numel() for p in net.parameters()))
+        report |= dict(sha256=sha256(weights) if weights else None)
         if boxes:
             report["boxes"] = _localisation(net, data_dir, classes, transform, batch_size, workers, target)
             _print_localisation(report["boxes"])
     except (OSError, ValueError) as error:
         fail(str(error))
     if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 # --- the model
@@ -86,10 +90,10 @@ def _settings_beside(weights: Path) -> dict[str, Any]:
     """num_classes, model_args, input_size, mean, std, as far as a file beside the weights tells; flat."""
     config, result = weights.with_name("config.json"), weights.with_name("result.json")
     if config.is_file():  # timm's layout
-        found = json.loads(config.read_text())
+        found = json.loads(config.read_text(encoding="utf-8"))
         return {**found.get("pretrained_cfg", {}), **{k: v for k, v in found.items() if k != "pretrained_cfg"}}
     if result.is_file():  # a training run of this package
-        recipe = json.loads(result.read_text())["recipe"]
+        recipe = json.loads(result.read_text(encoding="utf-8"))["recipe"]
         return {**recipe, "input_size": [3, recipe["eval_size"], recipe["eval_size"]]}
     return {}
 
@@ -150,79 +154,23 @@ def _accuracy(net: Any, loader: "DataLoader[Any]", device: "torch.device") -> fl
     return right / seen
 
 
-# --- the maps
-
-
-def grad_cam(model: Any, images: "Tensor", target: "Tensor") -> "Tensor":
-    """Grad-CAM (Selvaraju et al., 2017) of the logit at the model's last feature map, `(B, h, w)`; no hook needed.
-
-    Raises:
-        ValueError: `forward_features` gives no feature map `(B, num_features, h, w)`.
-    """
-    import torch
-
-    with torch.no_grad():
-        features = model.forward_features(images)
-    if features.ndim != 4 or features.shape[1] != model.num_features:
-        raise ValueError(f"Grad-CAM needs a feature map (B, {model.num_features}, h, w), got {tuple(features.shape)}.")
-    with torch.enable_grad():
-        features.requires_grad_()
-        score = model.forward_head(features).gather(1, target[:, None]).sum()
-        (grad,) = torch.autograd.grad(score, features)
-    return (grad.mean((2, 3), keepdim=True) * features.detach()).sum(1).relu()
-
-
-def _maps(net: Any, x: "Tensor", target: "Tensor") -> dict[str, "Tensor"]:
-    """The maps of one class that this model offers, each `(B, H, W)` at the size of the images."""
-    import torch.nn.functional as F
-
-    cam = F.interpolate(grad_cam(net, x, target)[:, None], x.shape[-2:], mode="bilinear")  # as ClassMap does its own
-    maps = {"gradcam": cam[:, 0]}
-    if hasattr(net, "class_maps"):
-        from timm_interpretable.attr import ClassMap
-
-        attribute = ClassMap(net).attribute
-        for layers in ("penultimate", "average", "top_half"):
-            maps[layers] = attribute(x, target=target, layers=layers).sum(1)
-        maps["contrast"] = attribute(x, target=target, contrast=True).sum(1)
-    return maps
+# --- the boxes
 
 
 def _localisation(
     net: Any, data_dir: Path, classes: list[str], transform: Callable[[Any], "Tensor"],
     batch_size: int, workers: int, device: "torch.device",
 ) -> dict[str, Any]:  # fmt: skip
-    """Means over the boxed images: the area of the boxes, energy and pointing of every map, agreement by depth."""
-    import torch
-    import torch.nn.functional as F
     from tqdm import tqdm
 
-    from timm_interpretable.metrics import energy_in_box, gradcam_depth_correlation, pointing_game
+    from timm_interpretable.metrics import localisation_report
 
     images, found = _open(data_dir, "boxed", transform, net)
     if found != classes:
         raise ValueError(f"boxed in {data_dir} has the classes {found}, expected {classes}.")
     masks = _masks(images, data_dir / "boxed_boxes.csv")
-    scores: dict[str, list[Tensor]] = {}
-    depths: list[list[float]] = []
-    done = 0
-    for x, labels in tqdm(_loader(images, batch_size, workers), desc="boxes", leave=False, disable=None):
-        x, labels = x.to(device), labels.to(device)
-        inside = masks[done : done + len(x)].to(device)
-        done += len(x)
-        for name, maps in _maps(net, x, labels).items():
-            maps = F.interpolate(maps[:, None].float(), (BOX_FRAME, BOX_FRAME), mode="bilinear")[:, 0]
-            values = torch.stack([energy_in_box(maps, inside), pointing_game(maps, inside).float()], dim=1)
-            scores.setdefault(name, []).append(values.cpu())
-        if hasattr(net, "class_maps"):
-            depths += [gradcam_depth_correlation(net, x, labels)] * len(x)  # one mean per batch: weight it by its size
-    report: dict[str, Any] = {"images": done, "chance": masks.float().mean().item(), "maps": {}}
-    for name, batches in scores.items():
-        energy, pointing = torch.cat(batches).mean(0).tolist()
-        report["maps"][name] = {"energy": energy, "pointing": pointing}
-    if depths:
-        report["gradcam_depth_correlation"] = torch.tensor(depths).mean(0).tolist()
-    return report
+    batches = tqdm(_loader(images, batch_size, workers), desc="boxes", leave=False, disable=None)
+    return localisation_report(net, ((x.to(device), labels.to(device)) for x, labels in batches), masks.to(device))
 
 
 def _masks(images: Any, file: Path) -> "Tensor":

@@ -12,7 +12,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Name of the recipe, e.g. facnn_resnet18.imagenette.")],
     data_dir: Annotated[Path, typer.Option(help="Folder with train*.tar and val.tar or test.tar (or folders).")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; a run found there goes on.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number of epochs.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of epochs.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that load images.")] = 2,
     cpu: Annotated[bool, typer.Option(help="Train on the CPU even where there is a GPU.")] = False,
@@ -30,11 +30,13 @@ def train(
     except ImportError as error:
         fail(f"training needs the extra `train`: pip install 'timm-interpretable[train]' ({error})")
 
-    changes = {key: value for key, value in dict(epochs=epochs, seed=seed).items() if value is not None}
-    chosen = replace(RECIPES[recipe], **changes)  # type: ignore[arg-type]
+    chosen = RECIPES[recipe].with_epochs(epochs or RECIPES[recipe].epochs)
+    chosen = chosen if seed is None else replace(chosen, seed=seed)
     try:
         trainer = Trainer(chosen, data_dir, out or Path("runs") / recipe, workers, cpu, bf16)
         accuracy = trainer.run()
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         fail(str(error))
-    typer.echo(f"{recipe}: {100 * (accuracy or 0):.2f} % on {chosen.eval_split}; weights in {trainer.out}")
+    if accuracy is not None and trainer.accelerator.is_main_process:
+        typer.echo(f"{recipe}: {100 * accuracy:.2f} % on {chosen.eval_split}; weights in {trainer.out}")
+    trainer.accelerator.end_training()

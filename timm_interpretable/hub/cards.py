@@ -1,6 +1,5 @@
 """Write `hub_cards/<arch>.<tag>/` from a training run: weights, `config.json`, model card."""
 
-import hashlib
 import json
 import shutil
 from importlib import resources
@@ -11,7 +10,7 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from timm.models._hub import save_config_for_hf
 
-from timm_interpretable.models.weights import HUB_ORG, RELEASED_FILE, released
+from timm_interpretable.models.weights import CARD_FOLDERS, RELEASED_FILE, released, sha256
 
 # dataset of a tag: id on the Hub, name, what our numbers were measured on, caveat
 _DATASETS = {
@@ -51,29 +50,43 @@ def write_card(
 
     Raises:
         FileNotFoundError: a run is not complete.
-        ValueError: the evaluation is of another number of images than the baseline's.
+        ValueError: the evaluations are of other images than each other, of other weights than the runs', or at another
+            size than the model's own.
     """
+    result, baseline = _result(run), _result(baseline_run)
+    model = timm.create_model(name)
     if evaluation["images"] != baseline_evaluation["images"] or evaluation["split"] != baseline_evaluation["split"]:
         raise ValueError("The model and its baseline were evaluated on different images.")
-    result, baseline = _result(run), _result(baseline_run)
+    for folder_of_run, report in ((run, evaluation), (baseline_run, baseline_evaluation)):
+        if report["sha256"] != sha256(folder_of_run / "model.safetensors"):
+            raise ValueError(f"The evaluation is not of the weights in {folder_of_run}.")
+    if tuple(evaluation["input_size"]) != model.pretrained_cfg["input_size"]:
+        raise ValueError(
+            f"{name} was evaluated at {evaluation['input_size']}, expected its {model.pretrained_cfg['input_size']}."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / "model.safetensors", folder / "model.safetensors")
-    model = timm.create_model(name)
-    save_config_for_hf(model, str(folder / "config.json"), model_args=dict(model.pretrained_model_args))
+    save_config_for_hf(
+        model,
+        str(folder / "config.json"),
+        model_config=dict(label_names=list(model.pretrained_cfg["label_names"])),
+        model_args=dict(model.pretrained_model_args),
+    )
     card = ModelCard.from_template(
         _card_data(name, evaluation),
-        template_str=(resources.files(__package__) / "card_template.md").read_text(),
+        template_str=(resources.files(__package__) / "card_template.md").read_text(encoding="utf-8"),
         **_values(name, result, evaluation, baseline, baseline_evaluation),
     )
     card.save(folder / "README.md")
-    _record_hash(name, folder / "model.safetensors")
+    if folder.resolve().parent in CARD_FOLDERS:  # the package's own: what `pretrained=True` will check
+        _record_hash(name, folder / "model.safetensors")
 
 
 def _result(run: Path) -> dict[str, Any]:
     file = run / "result.json"
     if not file.is_file():
         raise FileNotFoundError(f"{run} has no result.json; expected a run that was trained to its end.")
-    found: dict[str, Any] = json.loads(file.read_text())
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 
@@ -103,21 +116,19 @@ def _values(
     name: str, result: dict[str, Any], evaluation: dict[str, Any], baseline: dict[str, Any], base_eval: dict[str, Any]
 ) -> dict[str, Any]:
     """What the template needs, formatted."""
-    arch, tag = name.split(".")
+    tag = name.split(".")[1]
     model = timm.create_model(name)
     recipe = result["recipe"]
     notes = resources.files(__package__) / "notes" / f"{name}.md"
     return dict(
         name=name,
-        arch=arch,
-        hub_id=f"{HUB_ORG}/{name}",
         dataset=_DATASETS[tag]["name"],
         caveat=_DATASETS[tag]["caveat"],
         split=_DATASETS[tag]["split"],
         split_name=evaluation["split"],
         classes=", ".join(model.pretrained_cfg["label_names"]),
         size="{} x {}".format(*model.pretrained_cfg["input_size"][1:]),
-        parameters=f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M",
+        parameters=f"{evaluation['parameters'] / 1e6:.2f} M",
         accuracy=f"{100 * evaluation['accuracy']:.2f} %",
         epochs=recipe["epochs"],
         seed=recipe["seed"],
@@ -127,13 +138,17 @@ def _values(
         hardware=result["hardware"],
         versions=f"torch {result['torch']}, timm {result['timm']}",
         baseline_recipe=baseline["recipe"]["name"],
+        baseline_model=baseline["recipe"]["model"],
+        baseline_parameters=f"{base_eval['parameters'] / 1e6:.2f} M",
+        baseline_size="{} x {}".format(*base_eval["input_size"][1:]),
+        boxed=evaluation.get("boxes", {}).get("images"),
         baseline_accuracy=f"{100 * base_eval['accuracy']:.2f} %",
         baseline_epochs=baseline["recipe"]["epochs"],
         baseline_minutes=f"{baseline['minutes']:.0f}",
         baseline_cpu_minutes=f"{baseline['cpu_minutes']:.0f}",
         difference=f"{100 * (evaluation['accuracy'] - base_eval['accuracy']):+.2f}",
         localisation=_localisation(evaluation, base_eval),
-        notes=notes.read_text() if notes.is_file() else "",
+        notes=notes.read_text(encoding="utf-8") if notes.is_file() else "",
     )
 
 
@@ -171,5 +186,5 @@ def _localisation(evaluation: dict[str, Any], baseline: dict[str, Any]) -> str:
 
 
 def _record_hash(name: str, file: Path) -> None:
-    hashes = {**released(), name: hashlib.sha256(file.read_bytes()).hexdigest()}
-    RELEASED_FILE.write_text(json.dumps(dict(sorted(hashes.items())), indent=2) + "\n")
+    hashes = {**released(), name: sha256(file)}
+    RELEASED_FILE.write_text(json.dumps(dict(sorted(hashes.items())), indent=2) + "\n", encoding="utf-8")

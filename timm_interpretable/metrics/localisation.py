@@ -1,9 +1,17 @@
 """Does a map look at the object? Measured against boxes; the chance level of both is the area share of the box."""
 
-import torch
-from torch import Tensor
+from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["energy_in_box", "pointing_game"]
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from timm_interpretable.attr import ClassMap
+from timm_interpretable.metrics.alignment import gradcam_depth_correlation
+from timm_interpretable.metrics.gradcam import grad_cam
+
+__all__ = ["energy_in_box", "localisation_report", "pointing_game"]
 
 
 def energy_in_box(maps: Tensor, masks: Tensor) -> Tensor:
@@ -46,3 +54,49 @@ def _check(maps: Tensor, masks: Tensor) -> None:
         )
     if masks.dtype != torch.bool:
         raise ValueError(f"masks have dtype {masks.dtype}, expected torch.bool.")
+
+
+def localisation_report(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], masks: Tensor) -> dict[str, Any]:
+    """Energy and pointing of every map that the model offers for the true class, means over the images.
+
+    Grad-CAM for any timm model; for FA-CNN also its class maps, and their correlation with Grad-CAM block by block.
+
+    Args:
+        model: in evaluation mode.
+        batches: images `(B, C, H, W)` and classes `(B,)`.
+        masks: the boxes of all images in their order, bool `(N, H', W')`. Maps are brought to this size.
+
+    Returns:
+        `images`, `chance` (mean area of the boxes), `maps` (per map `energy` and `pointing`), and for FA-CNN
+        `gradcam_depth_correlation`, first block to last.
+    """
+    scores: dict[str, list[Tensor]] = {}
+    depths: list[list[float]] = []
+    done = 0
+    for x, labels in batches:
+        inside = masks[done : done + len(x)]
+        done += len(x)
+        for name, maps in _maps(model, x, labels).items():
+            maps = F.interpolate(maps[:, None].float(), masks.shape[1:], mode="bilinear")[:, 0]
+            values = torch.stack([energy_in_box(maps, inside), pointing_game(maps, inside).float()], dim=1)
+            scores.setdefault(name, []).append(values.cpu())
+        if hasattr(model, "class_maps"):
+            depths += [gradcam_depth_correlation(model, x, labels)] * len(x)  # one mean per batch, weighted by its size
+    means = {name: torch.cat(batch).mean(0).tolist() for name, batch in scores.items()}
+    report: dict[str, Any] = {"images": done, "chance": masks.float().mean().item()}
+    report["maps"] = {name: {"energy": energy, "pointing": pointing} for name, (energy, pointing) in means.items()}
+    if depths:
+        report["gradcam_depth_correlation"] = torch.tensor(depths).mean(0).tolist()
+    return report
+
+
+def _maps(model: nn.Module, x: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The maps of one class, each `(B, H, W)` at the size of the images."""
+    cam = F.interpolate(grad_cam(model, x, target)[:, None], x.shape[-2:], mode="bilinear")  # as ClassMap does its own
+    maps = {"gradcam": cam[:, 0]}
+    if hasattr(model, "class_maps"):
+        attribute = ClassMap(model).attribute
+        for layers in ("penultimate", "average", "top_half"):
+            maps[layers] = attribute(x, target=target, layers=layers).sum(1)
+        maps["contrast"] = attribute(x, target=target, contrast=True).sum(1)
+    return maps

@@ -241,10 +241,14 @@ class ClassMapHead(nn.Module):
 
 
 class BackboneStem(nn.Module):
-    """Any timm backbone and one 1x1 convolution, instead of the lift: the trunk of a hybrid starts here.
+    """A timm backbone and one 1x1 convolution, instead of the lift: the trunk of a hybrid starts here.
 
-    Takes the deepest feature map of the backbone whose reduction is at most `max_reduction`.
+    Takes the deepest feature map of the backbone whose reduction is at most `max_reduction`. Images come in [0, 1]
+    and are standardised as the backbone expects it.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, backbone: str, width: int, in_chans: int = 3, max_reduction: int = 16, pretrained: bool = False,
@@ -263,11 +267,19 @@ class BackboneStem(nn.Module):
         index = info.out_indices[fitting[-1]]
         self.backbone = make(pretrained=pretrained, out_indices=(index,))
         self.stride = self.backbone.feature_info.reduction()[-1]
+        self.nhwc = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")
+        cfg = self.backbone.pretrained_cfg if hasattr(self.backbone, "pretrained_cfg") else {}
+        for name, default in (("mean", 0.0), ("std", 1.0)):
+            values = torch.tensor(cfg.get(name, (default,)), device=device, dtype=dtype)
+            if len(values) != in_chans:
+                values = values.mean(0, keepdim=True)
+            self.register_buffer(name, values[:, None, None], persistent=False)
         features = self.backbone.feature_info.channels()[-1]
         self.project = ConvNormAct(features, width, 1, norm_layer=norm_layer, act_layer=act_layer, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(self.backbone(x)[0])
+        x = self.backbone((x - self.mean) / self.std)[0]
+        return self.project(x.permute(0, 3, 1, 2) if self.nhwc else x)
 
 
 class FeatureAlignedCNN(nn.Module):
@@ -283,7 +295,7 @@ class FeatureAlignedCNN(nn.Module):
         stem_stride: side of the pixel blocks that the lift turns into channels.
         layers: blocks per stage.
         branch_widths: inner width of the branches, per stage.
-        branch: 'basic' or 'bottleneck', as in the named ResNet.
+        branch: 'basic' or 'bottleneck', as in ResNets.
         pools: stages that begin with a 2x2 average pooling.
         alpha, skip, learn_alpha: see `DampenedSkip`.
         tau: initial temperature of the head.
@@ -295,7 +307,7 @@ class FeatureAlignedCNN(nn.Module):
 
     def __init__(
         self,
-        num_classes: int = 1000,
+        num_classes: int = 10,
         in_chans: int = 3,
         global_pool: str = "avg",
         trunk_width: int = 192,
@@ -479,7 +491,7 @@ def _create_facnn(variant: str, pretrained: bool = False, **kwargs: Any) -> Feat
     tag = resolve_pretrained_cfg(variant, cfg).tag
     tag_args = _TAG_ARGS.get(tag, {})
     sources = ("file", "url", "hf_hub_id", "state_dict")
-    named_elsewhere = isinstance(cfg, dict) or any(overlay.get(key) for key in sources)
+    named_elsewhere = (cfg is not None and not isinstance(cfg, str)) or any(overlay.get(key) for key in sources)
     if pretrained and not named_elsewhere and (file := local_weights(f"{variant}.{tag}")) is not None:
         overlay["file"] = str(file)
     return build_model_with_cfg(
@@ -491,19 +503,19 @@ def _create_facnn(variant: str, pretrained: bool = False, **kwargs: Any) -> Feat
 
 @register_model
 def facnn_resnet18(pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN:
-    """FA-CNN with the depth of a ResNet-18: 8 dampened blocks."""
+    """8 dampened blocks, as many as ResNet-18 has residual ones, with bottleneck branches."""
     return _create_facnn("facnn_resnet18", pretrained, **kwargs)
 
 
 @register_model
 def facnn_resnet34(pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN:
-    """FA-CNN with the depth of a ResNet-34: 16 dampened blocks."""
+    """16 dampened blocks, as many as ResNet-34 has residual ones, with bottleneck branches."""
     return _create_facnn("facnn_resnet34", pretrained, **{"layers": (3, 4, 6, 3), **kwargs})
 
 
 @register_model
 def facnn_resnet50(pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN:
-    """FA-CNN with the depth of a ResNet-50 and a trunk wide enough for 1000 classes."""
+    """16 dampened blocks, as many as ResNet-50 has residual ones, and a trunk wide enough for 1000 classes."""
     args: dict[str, Any] = dict(
         layers=(3, 4, 6, 3), branch_widths=(128, 128, 256, 512), trunk_width=1152, stem_stride=8, pools=(1,)
     )
@@ -512,7 +524,7 @@ def facnn_resnet50(pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN
 
 @register_model
 def facnn_hybrid_resnet18(pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN:
-    """An ordinary backbone (`backbone=`, any timm model), one 1x1 convolution, then 4 dampened blocks."""
+    """An ordinary backbone (`backbone=`, a timm model with `features_only`), a 1x1 convolution, 4 dampened blocks."""
     args = dict(
         backbone="resnet18", trunk_width=1024, layers=(1, 1, 1, 1), branch_widths=(256, 256, 256, 256), pools=()
     )

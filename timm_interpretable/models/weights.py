@@ -14,13 +14,17 @@ CARD_FOLDERS = (_PACKAGE / "hub_cards", _PACKAGE.parent / "hub_cards")
 
 def released() -> dict[str, str]:
     """sha256 of `model.safetensors` of every released model, by `arch.tag`."""
-    hashes: dict[str, str] = json.loads(RELEASED_FILE.read_text())
+    hashes: dict[str, str] = json.loads(RELEASED_FILE.read_text(encoding="utf-8"))
     return hashes
 
 
 def card_folder(name: str) -> Path | None:
     """Folder of the released model `arch.tag`, laid out like its Hub repository; None where it is not at hand."""
     return next((f / name for f in CARD_FOLDERS if (f / name / "model.safetensors").is_file()), None)
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def local_weights(name: str) -> Path | None:
@@ -34,7 +38,7 @@ def local_weights(name: str) -> Path | None:
     if folder is None or expected is None:
         return None
     file = folder / "model.safetensors"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = sha256(file)
     if digest != expected:
         raise RuntimeError(f"{file} is not the released weight file of {name}: sha256 {digest}, expected {expected}.")
     return file

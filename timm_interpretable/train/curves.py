@@ -13,9 +13,7 @@ def save_curves(history: list[dict[str, Any]], title: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     left = figure.subplots()
     right = left.twinx()
-    left.plot(
-        [r["epoch"] for r in history], [r["train_loss"] for r in history], color="tab:grey", label="training loss"
-    )
+    left.plot([r["epoch"] for r in history], [r["train_loss"] for r in history], color="tab:grey")
     scored = [r for r in history if r["eval_accuracy"] != ""]
     right.plot(
         [r["epoch"] for r in scored], [100 * r["eval_accuracy"] for r in scored], "o-", color="tab:blue", markersize=3

@@ -12,6 +12,7 @@ from typing import Any
 import timm
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from safetensors.torch import save_file
 from timm.loss import create_classification_loss
 from timm.optim import create_optimizer_v2
@@ -98,7 +99,8 @@ class Trainer:
     def _epoch(self) -> None:
         start, cpu_start = time.time(), time.process_time()
         self.loader.batch_sampler.epoch = self.epoch  # type: ignore[union-attr]
-        torch.manual_seed(hash((self.recipe.seed, self.epoch)) % 2**63)  # dropout and stochastic depth of this epoch
+        # for dropout and stochastic depth, which differ between processes as they do between samples
+        torch.manual_seed(hash((self.recipe.seed, self.epoch, self.accelerator.process_index)) % 2**63)
         self.model.train()
         updates = self.epoch * len(self.loader)
         total = torch.zeros((), device=self.accelerator.device)
@@ -137,6 +139,10 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> float:
         """Top-1 accuracy of the averaged weights on the evaluation split, over all processes."""
+        for (
+            buffer
+        ) in self.ema.module.buffers():  # normalisation statistics of the first process: it exports the weights
+            broadcast(buffer)
         counts = torch.zeros(2, device=self.accelerator.device)
         for images, labels in self.eval_loader:
             images = images.to(self.accelerator.device, memory_format=torch.channels_last)
@@ -194,7 +200,7 @@ class Trainer:
             "torch": torch.__version__,
             "timm": timm.__version__,
         }
-        (self.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        (self.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def released_state(model: nn.Module) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.data import create_transform
 from torch import Tensor
@@ -45,13 +46,15 @@ def eval_transform(recipe: Recipe) -> Callable[[Any], Tensor]:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed the generators that torchvision and timm draw from, and restore them."""
-    python_state, torch_state = random.getstate(), torch.get_rng_state()
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)  # `torch.manual_seed` also visits CUDA, which costs more than the crop
     try:
         yield
     finally:
         random.setstate(python_state)
+        np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
 
 

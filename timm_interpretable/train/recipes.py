@@ -39,6 +39,11 @@ class Recipe:
     eval_every: int = 2
     seed: int = 0
 
+    def with_epochs(self, epochs: int) -> "Recipe":
+        """The same recipe for another number of epochs; resolutions change at the same fractions of it."""
+        sizes = tuple((round(start * epochs / self.epochs), size) for start, size in self.sizes)
+        return replace(self, epochs=epochs, sizes=sizes)
+
     def size_at(self, epoch: int) -> int:
         return [size for start, size in self.sizes if start <= epoch][-1]
 
