@@ -1,6 +1,5 @@
 """`timm-interpretable card`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,16 +12,18 @@ def card(
     name: Annotated[str, typer.Argument(help="arch.tag, e.g. facnn_resnet18.imagenette.")],
     run: Annotated[Path, typer.Option(help="Folder of the finished training run.")],
     evaluation: Annotated[Path, typer.Option(help="What `evaluate --json` wrote for its weights.")],
-    baseline_run: Annotated[Path, typer.Option(help="Folder of the baseline's finished run.")],
-    baseline_evaluation: Annotated[Path, typer.Option(help="What `evaluate --json` wrote for the baseline.")],
+    baseline_run: Annotated[Path | None, typer.Option(help="Folder of the baseline's finished run.")] = None,
+    baseline_evaluation: Annotated[Path | None, typer.Option(help="`evaluate --json` of the baseline.")] = None,
     out: Annotated[Path, typer.Option(help="Parent of the model's folder.")] = Path("hub_cards"),
 ) -> None:
     """Write the folder of a released model: weights, config.json and model card."""
-    from timm_interpretable.hub.cards import write_card
+    from timm_interpretable.hub.cards import Trained, write_card
 
+    if (baseline_run is None) != (baseline_evaluation is None):
+        fail("--baseline-run and --baseline-evaluation go together")
     try:
-        numbers, baseline_numbers = (json.loads(file.read_text()) for file in (evaluation, baseline_evaluation))
-        write_card(name, run, numbers, baseline_run, baseline_numbers, out / name)
+        baseline = Trained.load(baseline_run, baseline_evaluation) if baseline_run and baseline_evaluation else None
+        write_card(name, Trained.load(run, evaluation), out / name, baseline)
     except (OSError, ValueError, RuntimeError) as error:
         fail(str(error))
     typer.echo(f"{out / name}")

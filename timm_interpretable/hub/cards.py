@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,40 +33,48 @@ _DATASETS = {
 }
 
 
-def write_card(
-    name: str,
-    run: Path,
-    evaluation: dict[str, Any],
-    baseline_run: Path,
-    baseline_evaluation: dict[str, Any],
-    folder: Path,
-) -> None:
-    """Fill `folder` with the released model `arch.tag`, and record the hash of its weights in the package.
+@dataclass(frozen=True)
+class Trained:
+    """A finished training run and the evaluation of its weights."""
 
-    Args:
-        name: `arch.tag` of a registered model.
-        run, baseline_run: folders that `timm-interpretable train` filled to the end.
-        evaluation, baseline_evaluation: what `timm-interpretable evaluate --json` wrote for their weights.
-        folder: `hub_cards/<name>`.
+    weights: Path
+    result: dict[str, Any]
+    evaluation: dict[str, Any]
+
+    @classmethod
+    def load(cls, run: Path, evaluation: Path) -> "Trained":
+        """From the folder that `train` filled and the file that `evaluate --json` wrote.
+
+        Raises:
+            FileNotFoundError: the run is not complete, or there is no evaluation.
+            ValueError: the evaluation is of other weights.
+        """
+        if not (run / "result.json").is_file():
+            raise FileNotFoundError(f"{run} has no result.json; expected a run that was trained to its end.")
+        weights = run / "model.safetensors"
+        report = json.loads(evaluation.read_text(encoding="utf-8"))
+        if report["sha256"] != sha256(weights):
+            raise ValueError(f"{evaluation} is not of the weights in {run}.")
+        return cls(weights, json.loads((run / "result.json").read_text(encoding="utf-8")), report)
+
+
+def write_card(name: str, trained: Trained, folder: Path, baseline: Trained | None = None) -> None:
+    """Fill `folder` with the released model `arch.tag`.
+
+    In the package's own `hub_cards/<name>` also record the hash of the weights, which `pretrained=True` checks.
 
     Raises:
-        FileNotFoundError: a run is not complete.
-        ValueError: the evaluations are of other images than each other, of other weights than the runs', or at another
-            size than the model's own.
+        ValueError: the model was evaluated on other images than the baseline, or at another size than its own.
     """
-    result, baseline = _result(run), _result(baseline_run)
-    model = timm.create_model(name)
-    if evaluation["images"] != baseline_evaluation["images"] or evaluation["split"] != baseline_evaluation["split"]:
-        raise ValueError("The model and its baseline were evaluated on different images.")
-    for folder_of_run, report in ((run, evaluation), (baseline_run, baseline_evaluation)):
-        if report["sha256"] != sha256(folder_of_run / "model.safetensors"):
-            raise ValueError(f"The evaluation is not of the weights in {folder_of_run}.")
+    model, evaluation = timm.create_model(name), trained.evaluation
     if tuple(evaluation["input_size"]) != model.pretrained_cfg["input_size"]:
         raise ValueError(
             f"{name} was evaluated at {evaluation['input_size']}, expected its {model.pretrained_cfg['input_size']}."
         )
+    if baseline and any(evaluation[key] != baseline.evaluation[key] for key in ("split", "images")):
+        raise ValueError(f"{name} and its baseline were evaluated on different images.")
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / "model.safetensors", folder / "model.safetensors")
+    shutil.copyfile(trained.weights, folder / "model.safetensors")
     save_config_for_hf(
         model,
         str(folder / "config.json"),
@@ -75,19 +84,11 @@ def write_card(
     card = ModelCard.from_template(
         _card_data(name, evaluation),
         template_str=(resources.files(__package__) / "card_template.md").read_text(encoding="utf-8"),
-        **_values(name, result, evaluation, baseline, baseline_evaluation),
+        **_values(name, trained, baseline),
     )
     card.save(folder / "README.md")
-    if folder.resolve().parent in CARD_FOLDERS:  # the package's own: what `pretrained=True` will check
+    if folder.resolve().parent in CARD_FOLDERS:
         _record_hash(name, folder / "model.safetensors")
-
-
-def _result(run: Path) -> dict[str, Any]:
-    file = run / "result.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{run} has no result.json; expected a run that was trained to its end.")
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
 
 
 def _card_data(name: str, evaluation: dict[str, Any]) -> ModelCardData:
@@ -112,44 +113,49 @@ def _card_data(name: str, evaluation: dict[str, Any]) -> ModelCardData:
     )
 
 
-def _values(
-    name: str, result: dict[str, Any], evaluation: dict[str, Any], baseline: dict[str, Any], base_eval: dict[str, Any]
-) -> dict[str, Any]:
+def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, Any]:
     """What the template needs, formatted."""
     tag = name.split(".")[1]
-    model = timm.create_model(name)
-    recipe = result["recipe"]
+    recipe = trained.result["recipe"]
     notes = resources.files(__package__) / "notes" / f"{name}.md"
     return dict(
         name=name,
         dataset=_DATASETS[tag]["name"],
         caveat=_DATASETS[tag]["caveat"],
         split=_DATASETS[tag]["split"],
-        split_name=evaluation["split"],
-        classes=", ".join(model.pretrained_cfg["label_names"]),
-        size="{} x {}".format(*model.pretrained_cfg["input_size"][1:]),
-        parameters=f"{evaluation['parameters'] / 1e6:.2f} M",
-        accuracy=f"{100 * evaluation['accuracy']:.2f} %",
-        epochs=recipe["epochs"],
-        seed=recipe["seed"],
+        split_name=trained.evaluation["split"],
+        classes=", ".join(timm.get_pretrained_cfg(name).label_names),
+        model=_row(trained),
+        baseline=_row(baseline) if baseline else None,
+        difference=_difference(trained, baseline),
         training=_training(recipe),
-        minutes=f"{result['minutes']:.0f}",
-        cpu_minutes=f"{result['cpu_minutes']:.0f}",
-        hardware=result["hardware"],
-        versions=f"torch {result['torch']}, timm {result['timm']}",
-        baseline_recipe=baseline["recipe"]["name"],
-        baseline_model=baseline["recipe"]["model"],
-        baseline_parameters=f"{base_eval['parameters'] / 1e6:.2f} M",
-        baseline_size="{} x {}".format(*base_eval["input_size"][1:]),
-        boxed=evaluation.get("boxes", {}).get("images"),
-        baseline_accuracy=f"{100 * base_eval['accuracy']:.2f} %",
-        baseline_epochs=baseline["recipe"]["epochs"],
-        baseline_minutes=f"{baseline['minutes']:.0f}",
-        baseline_cpu_minutes=f"{baseline['cpu_minutes']:.0f}",
-        difference=f"{100 * (evaluation['accuracy'] - base_eval['accuracy']):+.2f}",
-        localisation=_localisation(evaluation, base_eval),
+        seed=recipe["seed"],
+        hardware=trained.result["hardware"],
+        versions=f"torch {trained.result['torch']}, timm {trained.result['timm']}",
+        boxed=trained.evaluation.get("boxes", {}).get("images"),
+        localisation=_localisation(trained.evaluation, baseline.evaluation if baseline else {}),
         notes=notes.read_text(encoding="utf-8") if notes.is_file() else "",
     )
+
+
+def _row(trained: Trained) -> dict[str, Any]:
+    recipe, evaluation = trained.result["recipe"], trained.evaluation
+    return dict(
+        recipe=recipe["name"],
+        model=recipe["model"],
+        accuracy=f"{100 * evaluation['accuracy']:.2f} %",
+        size="{} x {}".format(*evaluation["input_size"][1:]),
+        parameters=f"{evaluation['parameters'] / 1e6:.2f} M",
+        epochs=recipe["epochs"],
+        cpu_minutes=f"{trained.result['cpu_minutes']:.0f}",
+    )
+
+
+def _difference(trained: Trained, baseline: Trained | None) -> str:
+    if baseline is None:
+        return "No baseline has been trained at this budget yet."
+    points = 100 * (trained.evaluation["accuracy"] - baseline.evaluation["accuracy"])
+    return f"Difference: {points:+.2f} points, one seed each."
 
 
 def _training(recipe: dict[str, Any]) -> str:

@@ -469,7 +469,12 @@ _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hor
 
 default_cfgs = generate_default_cfgs(
     {
-        "facnn_resnet18.imagenette": _cfg(hf_hub_id=f"{HUB_ORG}/facnn_resnet18.imagenette", label_names=_IMAGENETTE),
+        "facnn_resnet18.imagenette": _cfg(
+            hf_hub_id=f"{HUB_ORG}/facnn_resnet18.imagenette",
+            label_names=_IMAGENETTE,
+            input_size=(3, 192, 192),
+            pool_size=(12, 12),
+        ),
         "facnn_resnet18.cifar10": _cfg(
             hf_hub_id=f"{HUB_ORG}/facnn_resnet18.cifar10",
             label_names=_CIFAR10,

@@ -1,0 +1,92 @@
+"""A card is written from a finished run and the evaluation of its weights, and from nothing else."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from timm_interpretable.cli import app
+from timm_interpretable.models.weights import RELEASED_FILE, sha256
+from timm_interpretable.train.engine import released_state
+from timm_interpretable.train.recipes import RECIPES
+
+NAME = "facnn_resnet18.cifar10"
+
+
+def finished_run(folder: Path, name: str, accuracy: float, **evaluation) -> list[str]:
+    """A run's folder with its evaluation, as two command line arguments."""
+
+    folder.mkdir()
+    recipe = RECIPES[name]
+    torch.manual_seed(0)
+    model = timm.create_model(recipe.model, num_classes=10)
+    save_file(released_state(model), folder / "model.safetensors", metadata={"format": "pt"})
+    result = dict(recipe=asdict(recipe), minutes=2.0, cpu_minutes=3.0, hardware="a computer", torch="2", timm="1")
+    (folder / "result.json").write_text(json.dumps(result))
+    report = dict(split="test", images=100, accuracy=accuracy, input_size=[3, 32, 32], parameters=2_000_000)
+    report |= dict(sha256=sha256(folder / "model.safetensors")) | evaluation
+    (folder / "evaluation.json").write_text(json.dumps(report))
+    return [str(folder), str(folder / "evaluation.json")]
+
+
+def write(tmp_path: Path, run: list[str], baseline: list[str] | None = None):
+    args = ["card", NAME, "--run", run[0], "--evaluation", run[1], "--out", str(tmp_path / "cards")]
+    if baseline:
+        args += ["--baseline-run", baseline[0], "--baseline-evaluation", baseline[1]]
+    return CliRunner().invoke(app, args)
+
+
+def test_card_has_the_numbers_and_the_folder_loads(tmp_path):
+    before = RELEASED_FILE.read_text()
+    run, baseline = finished_run(tmp_path / "a", NAME, 0.5), finished_run(tmp_path / "b", "resnet18.cifar10", 0.625)
+    assert write(tmp_path, run, baseline).exit_code == 0
+    folder = tmp_path / "cards" / NAME
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "timm"
+    assert card.data.eval_results[0].metric_value == 50.0
+    for text in ("**50.00 %**", "62.50 %", "-12.50 points", "reconstruction from the abstract", RECIPES[NAME].name):
+        assert text in card.text
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert model.stem.stride == 2
+    assert list(model.pretrained_cfg["label_names"])[3] == "cat"
+    assert RELEASED_FILE.read_text() == before  # only the package's own folder is released
+
+
+def test_card_without_a_baseline_says_so(tmp_path):
+    assert write(tmp_path, finished_run(tmp_path / "a", NAME, 0.5)).exit_code == 0
+    assert "No baseline has been trained" in (tmp_path / "cards" / NAME / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(sha256="0" * 64), "is not of the weights"),
+        (dict(input_size=[3, 64, 64]), "was evaluated at [3, 64, 64], expected its (3, 32, 32)"),
+    ],
+)
+def test_numbers_of_something_else_are_refused(tmp_path, change, message):
+    result = write(tmp_path, finished_run(tmp_path / "a", NAME, 0.5, **change))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "cards").exists()
+
+
+def test_baseline_on_other_images_is_refused(tmp_path):
+    run = finished_run(tmp_path / "a", NAME, 0.5)
+    result = write(tmp_path, run, finished_run(tmp_path / "b", "resnet18.cifar10", 0.6, images=99))
+    assert result.exit_code == 2
+    assert "different images" in result.output
+
+
+def test_unfinished_run_is_refused(tmp_path):
+    run = finished_run(tmp_path / "a", NAME, 0.5)
+    (tmp_path / "a" / "result.json").unlink()
+    result = write(tmp_path, run)
+    assert result.exit_code == 2
+    assert "no result.json" in result.output
