@@ -176,7 +176,7 @@ def _localisation(evaluation: dict[str, Any], baseline: dict[str, Any]) -> str:
         "penultimate": "class map, penultimate", "top_half": "class maps, mean of the last half",
         "average": "class maps, mean of all blocks", "contrast": "class map, contrast", "gradcam": "Grad-CAM",
     }  # fmt: skip
-    rows = [(names[key], row) for key, row in boxes["maps"].items()]
+    rows = [(label, boxes["maps"][key]) for key, label in names.items() if key in boxes["maps"]]
     rows += [("timm baseline: Grad-CAM", base["gradcam"])] if "gradcam" in base else []
     lines = [f"| {label} | {row['energy']:.3f} | {row['pointing']:.3f} |" for label, row in rows]
     table = ["| map of the true class | energy in box | pointing |", "|---|---|---|", *lines]
