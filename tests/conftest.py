@@ -1,11 +1,8 @@
-import copy
-
 import pytest
 import timm
 import torch
 
 import timm_interpretable  # noqa: F401  registers the models
-from timm_interpretable.models.weights import local_weights
 
 torch.set_num_threads(1)
 
@@ -49,20 +46,6 @@ def make_facnn(rng):
 @pytest.fixture
 def facnn(make_facnn):
     return make_facnn()
-
-
-@pytest.fixture(scope="session")
-def _released_cifar10():
-    name = "facnn_resnet18.cifar10"
-    if local_weights(name) is None:
-        pytest.skip(f"no local weights of {name}")
-    return timm.create_model(name, pretrained=True).eval()
-
-
-@pytest.fixture
-def trained(_released_cifar10):
-    """The released CIFAR-10 model; a copy, so that a test may do with it what it likes."""
-    return copy.deepcopy(_released_cifar10)
 
 
 @pytest.fixture

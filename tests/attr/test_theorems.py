@@ -1,12 +1,13 @@
 """Statements of the FA-CNN abstract (arXiv 2603.25798), as far as they can be checked, with controls that break them.
 
-Each runs on a small random model and on the released CIFAR-10 model.
+Each runs on a small random model and on the released models.
 """
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import timm
 import torch
 from captum.attr import LayerGradCam
 from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM, XGradCAM
@@ -28,11 +29,13 @@ def smooth_picture(size):
     return torch.stack([0.5 + 0.4 * x * (1 - disc), 0.5 - 0.4 * y, disc])
 
 
-@pytest.fixture(params=["random", "trained"])
+@pytest.fixture(params=["random", "facnn_resnet18.cifar10", "facnn_resnet18.imagenette"])
 def subject(request, rng):
     """A model and three images: two of noise, one smooth."""
-    model = request.getfixturevalue("facnn" if request.param == "random" else "trained")
-    size = 16 if request.param == "random" else 32
+    if request.param == "random":
+        model, size = request.getfixturevalue("facnn"), 16
+    else:
+        model, size = timm.create_model(request.param, pretrained=True).eval(), 64
     return model, torch.cat([torch.rand(2, 3, size, size, generator=rng), smooth_picture(size)[None]])
 
 
