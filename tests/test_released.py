@@ -72,5 +72,6 @@ def test_accuracy_is_the_published_one(name, part):
     with torch.inference_mode():
         right = sum(int((model(x).argmax(1) == y).sum()) for x, y in DataLoader(images, batch_size=50))
     expected = published_accuracy(name)
-    tolerance = 1e-4 if part == 1 else 4 * (expected * (1 - expected) / len(images)) ** 0.5
+    # the card rounds to two digits; other kernels may tip an image or two that stand on the edge
+    tolerance = 5e-5 + 3 / len(images) if part == 1 else 4 * (expected * (1 - expected) / len(images)) ** 0.5
     assert right / len(images) == pytest.approx(expected, abs=tolerance)
