@@ -139,9 +139,8 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> float:
         """Top-1 accuracy of the averaged weights on the evaluation split, over all processes."""
-        for (
-            buffer
-        ) in self.ema.module.buffers():  # normalisation statistics of the first process: it exports the weights
+        # normalisation statistics of the first process: it exports the weights
+        for buffer in self.ema.module.buffers():
             broadcast(buffer)
         counts = torch.zeros(2, device=self.accelerator.device)
         for images, labels in self.eval_loader:

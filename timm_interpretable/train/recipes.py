@@ -75,7 +75,7 @@ _facnn_cifar10 = Recipe(
 )
 
 # The baselines. On Imagenette as many epochs as take the FA-CNN's time, the cost of a step measured side by side on one
-# core. On CIFAR-10 the same epochs, which take timm's resnet18 less time: 32 pixels leave its last stages one position.
+# core. On CIFAR-10 the same epochs; 32 pixels leave the last stage of timm's resnet18 a single position.
 _resnet18_imagenette = replace(
     _facnn_imagenette,
     name="resnet18.imagenette",
