@@ -19,15 +19,15 @@ from timm_interpretable.train.recipes import RECIPES
 NAME = "facnn_resnet18.cifar10"
 
 
-def finished_run(folder: Path, name: str, accuracy: float, **evaluation) -> list[str]:
+def finished_run(folder: Path, name: str, accuracy: float, previous=None, **evaluation) -> list[str]:
     """A run's folder with its evaluation, as two command line arguments."""
-
     folder.mkdir()
     recipe = RECIPES[name]
     torch.manual_seed(0)
     model = timm.create_model(recipe.model, num_classes=10)
     save_file(released_state(model), folder / "model.safetensors", metadata={"format": "pt"})
     result = dict(recipe=asdict(recipe), minutes=2.0, cpu_minutes=3.0, hardware="a computer", torch="2", timm="1")
+    result |= dict(previous=previous)
     (folder / "result.json").write_text(json.dumps(result))
     report = dict(split="test", images=100, accuracy=accuracy, input_size=[3, 32, 32], parameters=2_000_000)
     report |= dict(sha256=sha256(folder / "model.safetensors")) | evaluation
@@ -35,10 +35,11 @@ def finished_run(folder: Path, name: str, accuracy: float, **evaluation) -> list
     return [str(folder), str(folder / "evaluation.json")]
 
 
-def write(tmp_path: Path, run: list[str], baseline: list[str] | None = None):
+def write(tmp_path: Path, run: list[str], baseline: list[str] | None = None, first: str | None = None):
     args = ["card", NAME, "--run", run[0], "--evaluation", run[1], "--out", str(tmp_path / "cards")]
     if baseline:
         args += ["--baseline-run", baseline[0], "--baseline-evaluation", baseline[1]]
+    args += ["--first-evaluation", first] if first else []
     return CliRunner().invoke(app, args)
 
 
@@ -90,3 +91,19 @@ def test_unfinished_run_is_refused(tmp_path):
     result = write(tmp_path, run)
     assert result.exit_code == 2
     assert "no result.json" in result.output
+
+
+def test_card_of_two_runs_compares_the_first_with_the_baseline(tmp_path):
+    first, baseline = finished_run(tmp_path / "a", NAME, 0.5), finished_run(tmp_path / "b", "resnet18.cifar10", 0.625)
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    previous = result | dict(sha256=sha256(tmp_path / "a" / "model.safetensors"))
+    second = finished_run(tmp_path / "c", f"{NAME}-2", 0.75, previous=previous)
+    assert write(tmp_path, second, baseline, first[1]).exit_code == 0
+    card = (tmp_path / "cards" / NAME / "README.md").read_text()
+    for text in ("**75.00 %**", "18 + 18 | 3 + 3", "after the first run | 50.00 %", "first run: -12.50 points"):
+        assert text in card
+    assert f"train {NAME}-2 --data-dir DIR --initial runs/{NAME}/model.safetensors" in card
+    for evaluation, message in ((None, f"went on from {NAME}"), (baseline[1], "is not of the weights that")):
+        refused = write(tmp_path, second, baseline, evaluation)
+        assert refused.exit_code == 2
+        assert message in refused.output

@@ -127,6 +127,21 @@ def test_augmentation_depends_on_epoch_and_index_only(data_dir):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_run_goes_on_from_the_weights_of_another(data_dir, tmp_path):
+    first, second = small_recipe(), small_recipe(name="next", follows="facnn_resnet18.cifar10", lr=0.0, epochs=1)
+    Trainer(first, data_dir, tmp_path / "1", workers=0, cpu=True).run()
+    weights = tmp_path / "1" / "model.safetensors"
+    Trainer(second, data_dir, tmp_path / "2", workers=0, cpu=True, initial=weights, compile=True).run()
+    before, after = load_file(weights), load_file(tmp_path / "2" / "model.safetensors")
+    assert all(torch.equal(before[k], after[k]) for k in before if "bn.running" not in k and "num_batches" not in k)
+    previous = json.loads((tmp_path / "2" / "result.json").read_text())["previous"]
+    assert previous["recipe"]["name"] == "facnn_resnet18.cifar10"
+    with pytest.raises(ValueError, match=r"goes on from facnn_resnet18\.cifar10; give the weights"):
+        Trainer(second, data_dir, tmp_path / "3", workers=0, cpu=True)
+    with pytest.raises(ValueError, match=r"trained by facnn_resnet18\.cifar10, expected no initial weights"):
+        Trainer(first, data_dir, tmp_path / "3", workers=0, cpu=True, initial=weights)
+
+
 def test_bad_input_is_named(data_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no train\.tar"):
         Trainer(small_recipe(), tmp_path, tmp_path / "out", workers=0, cpu=True)

@@ -14,9 +14,13 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; a run found there goes on.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of epochs.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    initial: Annotated[
+        Path | None, typer.Option(help="model.safetensors of the finished run that this recipe goes on from.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that load images.")] = 2,
     cpu: Annotated[bool, typer.Option(help="Train on the CPU even where there is a GPU.")] = False,
     bf16: Annotated[bool, typer.Option(help="bfloat16 autocast.")] = True,
+    compile: Annotated[bool, typer.Option(help="Run the training steps through torch.compile.")] = False,
 ) -> None:
     """Train a recipe. Several GPUs or machines: `accelerate launch -m timm_interpretable.cli train …`."""
     from dataclasses import replace
@@ -33,7 +37,7 @@ def train(
     chosen = RECIPES[recipe].with_epochs(epochs or RECIPES[recipe].epochs)
     chosen = chosen if seed is None else replace(chosen, seed=seed)
     try:
-        trainer = Trainer(chosen, data_dir, out or Path("runs") / recipe, workers, cpu, bf16)
+        trainer = Trainer(chosen, data_dir, out or Path("runs") / recipe, workers, cpu, bf16, initial, compile)
         accuracy = trainer.run()
     except (OSError, ValueError, FloatingPointError) as error:
         fail(str(error))

@@ -35,19 +35,20 @@ _DATASETS = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training run and the evaluation of its weights."""
+    """A finished training run, the evaluation of its weights, and that of the run it went on from, if any."""
 
     weights: Path
     result: dict[str, Any]
     evaluation: dict[str, Any]
+    first_evaluation: dict[str, Any] | None = None
 
     @classmethod
-    def load(cls, run: Path, evaluation: Path) -> "Trained":
-        """From the folder that `train` filled and the file that `evaluate --json` wrote.
+    def load(cls, run: Path, evaluation: Path, first_evaluation: Path | None = None) -> "Trained":
+        """From the folder that `train` filled and the files that `evaluate --json` wrote.
 
         Raises:
             FileNotFoundError: the run is not complete, or there is no evaluation.
-            ValueError: the evaluation is of other weights.
+            ValueError: the evaluation is of other weights; a run that went on from another comes without that one's.
         """
         if not (run / "result.json").is_file():
             raise FileNotFoundError(f"{run} has no result.json; expected a run that was trained to its end.")
@@ -55,7 +56,20 @@ class Trained:
         report = json.loads(evaluation.read_text(encoding="utf-8"))
         if report["sha256"] != sha256(weights):
             raise ValueError(f"{evaluation} is not of the weights in {run}.")
-        return cls(weights, json.loads((run / "result.json").read_text(encoding="utf-8")), report)
+        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+        previous = result.get("previous")
+        if (previous is None) != (first_evaluation is None):
+            follows = previous["recipe"]["name"] if previous else "no other run"
+            raise ValueError(f"{run} went on from {follows}; give the evaluation of that, and only of that.")
+        first = json.loads(first_evaluation.read_text(encoding="utf-8")) if first_evaluation else None
+        if first and previous and first["sha256"] != previous["sha256"]:
+            raise ValueError(f"{first_evaluation} is not of the weights that {run} went on from.")
+        return cls(weights, result, report, first)
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """`result.json` of every run, first to last."""
+        return [self.result["previous"], self.result] if self.result.get("previous") else [self.result]
 
 
 def write_card(name: str, trained: Trained, folder: Path, baseline: Trained | None = None) -> None:
@@ -116,7 +130,6 @@ def _card_data(name: str, evaluation: dict[str, Any]) -> ModelCardData:
 def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, Any]:
     """What the template needs, formatted."""
     tag = name.split(".")[1]
-    recipe = trained.result["recipe"]
     notes = resources.files(__package__) / "notes" / f"{name}.md"
     return dict(
         name=name,
@@ -127,9 +140,10 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
         classes=", ".join(timm.get_pretrained_cfg(name).label_names),
         model=_row(trained),
         baseline=_row(baseline) if baseline else None,
+        first=_row(trained, first=True) if trained.first_evaluation else None,
+        recipes=[run["recipe"]["name"] for run in trained.runs],
         difference=_difference(trained, baseline),
-        training=_training(recipe),
-        seed=recipe["seed"],
+        training=[_training(run["recipe"]) for run in trained.runs],
         hardware=trained.result["hardware"],
         versions=f"torch {trained.result['torch']}, timm {trained.result['timm']}",
         boxed=trained.evaluation.get("boxes", {}).get("images"),
@@ -138,23 +152,28 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
     )
 
 
-def _row(trained: Trained) -> dict[str, Any]:
-    recipe, evaluation = trained.result["recipe"], trained.evaluation
+def _row(trained: Trained, first: bool = False) -> dict[str, Any]:
+    """The numbers of all runs and the final weights, or of the first run and its weights."""
+    runs = trained.runs[:1] if first else trained.runs
+    recipe, evaluation = runs[-1]["recipe"], (first and trained.first_evaluation) or trained.evaluation
     return dict(
         recipe=recipe["name"],
         model=recipe["model"],
         accuracy=f"{100 * evaluation['accuracy']:.2f} %",
         size="{} x {}".format(*evaluation["input_size"][1:]),
         parameters=f"{evaluation['parameters'] / 1e6:.2f} M",
-        epochs=recipe["epochs"],
-        cpu_minutes=f"{trained.result['cpu_minutes']:.0f}",
+        epochs=" + ".join(str(run["recipe"]["epochs"]) for run in runs),
+        cpu_minutes=" + ".join(f"{run['cpu_minutes']:.0f}" for run in runs),
     )
 
 
 def _difference(trained: Trained, baseline: Trained | None) -> str:
     if baseline is None:
         return "No baseline has been trained at this budget yet."
-    points = 100 * (trained.evaluation["accuracy"] - baseline.evaluation["accuracy"])
+    compared = trained.first_evaluation or trained.evaluation
+    points = 100 * (compared["accuracy"] - baseline.evaluation["accuracy"])
+    if trained.first_evaluation:
+        return f"Difference at the baseline's budget, after the first run: {points:+.2f} points, one seed each."
     return f"Difference: {points:+.2f} points, one seed each."
 
 
@@ -163,7 +182,8 @@ def _training(recipe: dict[str, Any]) -> str:
     return (
         f"{recipe['opt']}, learning rate {recipe['lr']:g} with {recipe['warmup_epochs']:g} warm-up epochs and cosine "
         f"decay, weight decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, label smoothing "
-        f"{recipe['smoothing']:g}, averaged weights ({recipe['ema_decay']:g}), bf16 autocast; {sizes}"
+        f"{recipe['smoothing']:g}, averaged weights ({recipe['ema_decay']:g}), bf16 autocast; {sizes}; seed "
+        f"{recipe['seed']}"
     )
 
 

@@ -13,7 +13,7 @@ import timm
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.loss import create_classification_loss
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from timm_interpretable.data.datasets import open_split
+from timm_interpretable.models.weights import sha256
 from timm_interpretable.train.curves import save_curves
 from timm_interpretable.train.pipeline import SeededImages, eval_transform, train_loader
 from timm_interpretable.train.recipes import Recipe
@@ -35,12 +36,17 @@ class Trainer:
 
     A run that finds `last.pt` goes on from it, to the same bits that an uninterrupted run would have reached on the
     same hardware and number of threads.
+
+    initial: `model.safetensors` of the run that the recipe follows; its `result.json` lies beside it.
+    compile: run training steps through `torch.compile`.
     """
 
     def __init__(
-        self, recipe: Recipe, data_dir: Path, out: Path, workers: int = 2, cpu: bool = False, bf16: bool = True
-    ) -> None:
+        self, recipe: Recipe, data_dir: Path, out: Path, workers: int = 2, cpu: bool = False, bf16: bool = True,
+        initial: Path | None = None, compile: bool = False,
+    ) -> None:  # fmt: skip
         self.recipe, self.data_dir, self.out = recipe, data_dir, out
+        self.previous = previous_result(recipe, initial)
         self.accelerator = Accelerator(
             mixed_precision="bf16" if bf16 else "no", cpu=cpu or not torch.cuda.is_available()
         )
@@ -58,6 +64,8 @@ class Trainer:
 
         torch.manual_seed(recipe.seed)
         model = timm.create_model(recipe.model, num_classes=recipe.num_classes, **recipe.model_args)
+        if initial is not None:
+            model.load_state_dict(load_file(initial))
         model = model.to(self.accelerator.device, memory_format=torch.channels_last)
         if world_size > 1 and self.accelerator.device.type == "cuda":
             model = timm.layers.convert_sync_batchnorm(model)
@@ -70,6 +78,7 @@ class Trainer:
             warmup_lr=recipe.lr / 100, min_lr=recipe.lr / 1000, step_on_epochs=False, updates_per_epoch=steps,
         )  # fmt: skip
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.train_forward = torch.compile(self.model) if compile else self.model
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
 
@@ -129,7 +138,7 @@ class Trainer:
         images = images.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(self.accelerator.device, non_blocking=True)
         with self.accelerator.autocast():
-            loss = self.criterion(self.model(images).float(), labels)
+            loss = self.criterion(self.train_forward(images).float(), labels)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
@@ -198,8 +207,28 @@ class Trainer:
             "hardware": hardware(self.accelerator),
             "torch": torch.__version__,
             "timm": timm.__version__,
+            "previous": self.previous,
         }
         (self.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def previous_result(recipe: Recipe, initial: Path | None) -> dict[str, Any] | None:
+    """`result.json` of the run that `recipe` goes on from; None where it starts from random weights.
+
+    Raises:
+        ValueError: initial weights and recipe do not belong together.
+    """
+    if initial is None and recipe.follows is None:
+        return None
+    if initial is None:
+        raise ValueError(f"{recipe.name} goes on from {recipe.follows}; give the weights of that run.")
+    result: dict[str, Any] = json.loads((initial.parent / "result.json").read_text(encoding="utf-8"))
+    result["sha256"] = sha256(initial)
+    if result["recipe"]["name"] != recipe.follows:
+        raise ValueError(
+            f"{initial} was trained by {result['recipe']['name']}, expected {recipe.follows or 'no initial weights'}."
+        )
+    return result
 
 
 def released_state(model: nn.Module) -> dict[str, Tensor]:

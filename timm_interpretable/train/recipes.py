@@ -11,6 +11,7 @@ class Recipe:
     sizes: training resolution by the epoch at which it starts, `((0, 96), (20, 128))`.
     crop: 'rrc' for timm's random resized crop with `scale`, or 'pad' for a random crop after 1/8 reflection padding.
     batch_size: global, over all processes.
+    follows: the recipe whose final weights this one starts from (a warm restart of the learning rate), or None.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Recipe:
     auto_augment: str | None = None
     eval_every: int = 2
     seed: int = 0
+    follows: str | None = None
 
     def with_epochs(self, epochs: int) -> "Recipe":
         """The same recipe for another number of epochs; resolutions change at the same fractions of it."""
@@ -74,6 +76,28 @@ _facnn_cifar10 = Recipe(
     crop="pad",
 )
 
+# Warm restarts: more epochs from the weights that the recipes above end with, on fresh augmentations
+_facnn_imagenette_2 = replace(
+    _facnn_imagenette,
+    name="facnn_resnet18.imagenette-2",
+    epochs=30,
+    sizes=((0, 128), (18, 160)),
+    lr=1.5e-3,
+    warmup_epochs=1,
+    seed=1,
+    follows="facnn_resnet18.imagenette",
+)
+_facnn_cifar10_2 = replace(
+    _facnn_cifar10,
+    name="facnn_resnet18.cifar10-2",
+    epochs=18,
+    sizes=((0, 32),),
+    lr=1.5e-3,
+    warmup_epochs=1,
+    seed=1,
+    follows="facnn_resnet18.cifar10",
+)
+
 # The baselines. On Imagenette as many epochs as take the FA-CNN's time, the cost of a step measured side by side on one
 # core. On CIFAR-10 the same epochs; 32 pixels leave the last stage of timm's resnet18 a single position.
 _resnet18_imagenette = replace(
@@ -87,5 +111,13 @@ _resnet18_imagenette = replace(
 _resnet18_cifar10 = replace(_facnn_cifar10, name="resnet18.cifar10", model="resnet18", **_IMAGENET_STATS)
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (_facnn_imagenette, _facnn_cifar10, _resnet18_imagenette, _resnet18_cifar10)
+    recipe.name: recipe
+    for recipe in (
+        _facnn_imagenette,
+        _facnn_imagenette_2,
+        _facnn_cifar10,
+        _facnn_cifar10_2,
+        _resnet18_imagenette,
+        _resnet18_cifar10,
+    )
 }
