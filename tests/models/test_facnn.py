@@ -136,6 +136,14 @@ def test_torchscript_and_export(learnable: bool) -> None:
         assert_close(torch.export.export(model, (x,)).module()(x), model(x))
 
 
+def test_a_pruned_trunk_takes_the_sizes_it_can() -> None:
+    model = tiny()
+    with pytest.raises(ValueError, match="multiples of 8"):
+        model(images(12))
+    model.prune_intermediate_layers([0, 1])
+    assert model(images(12)).shape == (2, 48, 3, 3)
+
+
 class TestHead:
     def test_logits_are_tau_times_the_mean_of_the_last_class_map(self) -> None:
         model = tiny()

@@ -101,11 +101,13 @@ def _settings_beside(weights: Path) -> dict[str, Any]:
 def _num_classes(name: str, state: dict[str, "Tensor"], settings: dict[str, Any]) -> int:
     import timm
 
+    if "num_classes" in settings:
+        return int(settings["num_classes"])
     cfg = timm.get_pretrained_cfg(name)
     classifier = f"{cfg.classifier}.weight" if cfg is not None else ""
     if classifier in state:
         return int(state[classifier].shape[0])
-    return int(settings.get("num_classes", cfg.num_classes if cfg is not None else 1000))
+    return cfg.num_classes if cfg is not None else 1000
 
 
 # --- the images
@@ -114,7 +116,9 @@ def _num_classes(name: str, state: dict[str, "Tensor"], settings: dict[str, Any]
 def _transform(
     net: Any, settings: dict[str, Any], input_size: int | None, mean_std: MeanStd | None
 ) -> Callable[[Any], "Tensor"]:
-    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    from timm_interpretable.data.images import squash_transform
 
     known = {**net.pretrained_cfg, **settings}
     mean, std = known["mean"], known["std"]
@@ -122,9 +126,9 @@ def _transform(
         mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     elif mean_std is MeanStd.none:
         mean, std = (0.0,) * 3, (1.0,) * 3
-    size = (input_size, input_size) if input_size else tuple(known["input_size"][-2:])
+    height, width = (input_size, input_size) if input_size else known["input_size"][-2:]
     # the whole image, also where timm would crop: boxes are in its coordinates
-    return create_transform(size, mean=mean, std=std, interpolation="bicubic", crop_pct=1.0, crop_mode="squash")
+    return squash_transform((height, width), mean, std)
 
 
 def _open(data_dir: Path, split: str, transform: Callable[[Any], "Tensor"], net: Any) -> tuple[Any, list[str]]:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
-__all__ = ["ImageError", "Sample", "eval_transform", "list_images", "load_image", "sample_images", "to_picture"]
+__all__ = [
+    "ImageError", "Sample", "eval_transform", "list_images", "load_image", "sample_images", "squash_transform",
+    "to_picture",
+]  # fmt: skip
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _SAMPLES = Path(__file__).resolve().parent.parent / "samples"
@@ -134,6 +137,16 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
 def eval_transform(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     """The preprocessing that timm's configuration names for the model: an RGB picture to `(C, H, W)`."""
     transform: Callable[[Image.Image], Tensor] = create_transform(**_data_config(model), is_training=False)
+    return transform
+
+
+def squash_transform(
+    size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+) -> Callable[[Image.Image], Tensor]:
+    """The whole picture at `size` (height, width), whatever its shape: what our models are evaluated on."""
+    transform: Callable[[Image.Image], Tensor] = create_transform(
+        size, mean=tuple(mean), std=tuple(std), interpolation="bicubic", crop_pct=1.0, crop_mode="squash"
+    )
     return transform
 
 

@@ -1,5 +1,11 @@
 """Interpretable classifiers; importing this package registers them with timm."""
 
+from timm_interpretable.models.coda_net import (
+    CoDANet as CoDANet,
+    DAUConv2d as DAUConv2d,
+    DynamicWeights as DynamicWeights,
+    published_state_dict as published_state_dict,
+)
 from timm_interpretable.models.facnn import (
     ClassMapHead as ClassMapHead,
     DampenedBlock as DampenedBlock,

@@ -26,7 +26,6 @@ from timm.models import (
     checkpoint,
     generate_default_cfgs,
     register_model,
-    register_notrace_function,
     register_notrace_module,
     resolve_pretrained_cfg,
 )
@@ -42,7 +41,6 @@ _Device = torch.device | str | None
 _Dtype = torch.dtype | None
 
 
-@register_notrace_function
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype == torch.float16 or x.dtype == torch.bfloat16 else x
 
@@ -420,6 +418,8 @@ class FeatureAlignedCNN(nn.Module):
         """Drop the stages after the last index; the head still fits, the trunk being equally wide everywhere."""
         take, last = feature_take_indices(len(self.feature_info), indices)
         self.stages = self.stages[:last]
+        if isinstance(self.stem, Lift):  # a shallower trunk takes more input sizes
+            self.stem.reduction = self.feature_info[last]["reduction"]
         if prune_head:
             self.reset_classifier(0, "")
         return take

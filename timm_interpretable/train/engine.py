@@ -23,9 +23,10 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from timm_interpretable.data.datasets import open_split
+from timm_interpretable.data.images import squash_transform
 from timm_interpretable.models.weights import sha256
 from timm_interpretable.train.curves import save_curves
-from timm_interpretable.train.pipeline import SeededImages, eval_transform, train_loader
+from timm_interpretable.train.pipeline import SeededImages, train_loader
 from timm_interpretable.train.recipes import Recipe
 
 _COLUMNS = ("epoch", "size", "lr", "train_loss", "eval_accuracy", "seconds", "cpu_seconds")
@@ -58,7 +59,8 @@ class Trainer:
             )
         self.classes = images.classes
         self.loader = train_loader(images, rank, world_size, workers)
-        test, _ = open_split(data_dir, recipe.eval_split, eval_transform(recipe))
+        whole = squash_transform((recipe.eval_size, recipe.eval_size), recipe.mean, recipe.std)
+        test, _ = open_split(data_dir, recipe.eval_split, whole)
         share = range(rank, len(test), world_size)  # type: ignore[arg-type]
         self.eval_loader: DataLoader[Any] = DataLoader(Subset(test, share), batch_size=128, num_workers=workers)
 

@@ -37,12 +37,6 @@ def train_transform(recipe: Recipe, size: int) -> Callable[[Any], Tensor]:
     return transforms.Compose(steps)
 
 
-def eval_transform(recipe: Recipe) -> Callable[[Any], Tensor]:
-    return create_transform(
-        recipe.eval_size, mean=recipe.mean, std=recipe.std, interpolation="bicubic", crop_pct=1.0, crop_mode="squash"
-    )
-
-
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed the generators that torchvision and timm draw from, and restore them."""

@@ -1,0 +1,550 @@
+"""CoDA-Net: a network that is linear in its input, with weights that depend on the input and align with it
+
+Source: `Convolutional Dynamic Alignment Networks for Interpretable Classifications` (Moritz Böhle, Mario Fritz,
+Bernt Schiele, CVPR 2021) - https://arxiv.org/abs/2104.00032. Written from the paper's equations; nothing of its
+authors' code, and none of their weights, is here.
+
+A dynamic alignment unit (DAU) answers a patch x of D numbers with `w(x)^T x`. Its weight has a bounded norm,
+
+    a(x) = A x,    v(x) = B a(x) + b,    w(x) = g(v(x)),    g(v) = v ||v|| / (1 + ||v||^2)  (SQ)  or  v / ||v||  (L2),
+
+so that the output can only be large where w(x) points in the direction of x. With all w(x) held constant the network is
+one linear map, whose rows times the input are contributions that add up to the logits exactly.
+
+The units of a layer share A. Writing v down for every unit and position would take `D * C_out` numbers a position; it
+is never needed, for with `a1 = [a, 1]` and `B1 = [B, b]`
+
+    v^T x = sum_r a1_r (B1_r^T x)    and    ||v||^2 = a1^T (B1^T B1) a1 :
+
+one ordinary convolution with `C_out * (r + 1)` filters, and the Gram matrix of each unit.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint_seq,
+    generate_default_cfgs,
+    register_model,
+    register_notrace_function,
+    register_notrace_module,
+)
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+__all__ = ["CoDANet", "DAUConv2d", "DynamicWeights", "published_state_dict"]
+
+_Device = torch.device | str | None
+_Dtype = torch.dtype | None
+
+
+class _SquaredNorms(torch.autograd.Function):
+    """`n_c = a^T G_c a` for symmetric G: codes `(P, R)` and Gram matrices `(C, R, R)` to `(P, C)`.
+
+    Keeps neither `G a`, as large as the output of the layer's convolution, nor anything else of that size for the
+    backward pass, which recomputes it. That pass is made of differentiable operations: second derivatives exist.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, codes: Tensor, gram: Tensor) -> Tensor:
+        ctx.save_for_backward(codes, gram)
+        return _quadratic_forms(codes, gram)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+        codes, gram = ctx.saved_tensors
+        grad_codes = grad_gram = None
+        if ctx.needs_input_grad[0]:
+            grad_codes = 2 * (grad.unsqueeze(1) @ _times_gram(codes, gram)).squeeze(1)
+        if ctx.needs_input_grad[1]:
+            weighted = (grad.unsqueeze(2) * codes.unsqueeze(1)).flatten(1)
+            grad_gram = (weighted.t() @ codes).view_as(gram)
+        return grad_codes, grad_gram
+
+
+def _times_gram(codes: Tensor, gram: Tensor) -> Tensor:
+    """`(P, R)` and `(C, R, R)` to `G_c a`, `(P, C, R)`."""
+    return (codes @ gram.flatten(0, 1).t()).unflatten(1, gram.shape[:2])
+
+
+def _quadratic_forms(codes: Tensor, gram: Tensor) -> Tensor:
+    products = (codes @ gram.flatten(0, 1).t()).view(codes.shape[0], gram.shape[0], gram.shape[1])
+    return (products @ codes.unsqueeze(2)).squeeze(2)
+
+
+def _gram_norms(codes: Tensor, units: Tensor) -> Tensor:
+    gram = units @ units.transpose(1, 2)
+    if torch.jit.is_scripting():
+        return _quadratic_forms(codes, gram)
+    squared: Tensor = _SquaredNorms.apply(codes, gram)
+    return squared
+
+
+@register_notrace_function
+def squared_norms(codes: Tensor, units: Tensor) -> Tensor:
+    """`||v_c||^2`, `(N, h, w, C)`, of codes `(N, h, w, R)` and units `(C, R, D)`; in at least fp32."""
+    dtype = torch.float32 if units.dtype != torch.float64 else torch.float64
+    flat, units = codes.flatten(0, 2).to(dtype), units.to(dtype)
+    if torch.jit.is_scripting() or codes.is_meta:  # the meta device knows no autocast
+        squared = _gram_norms(flat, units)
+    else:
+        with torch.autocast(codes.device.type, enabled=False):
+            squared = _gram_norms(flat, units)
+    return squared.view(codes.shape[0], codes.shape[1], codes.shape[2], units.shape[0])
+
+
+class DAUConv2d(nn.Module):
+    """A convolution of dynamic alignment units (equations 1 to 4 of the paper), in the factored form.
+
+    Shapes: `(N, in_channels, H, W)` to `(N, out_channels, h, w)`, as for `nn.Conv2d`. The parameters are `code.weight`
+    (A, `(rank, in_channels, k, k)`) and `weight`, the filters of all units (`(out_channels * (rank + 1), in_channels,
+    k, k)`; for each unit the `rank` columns of B, then b).
+
+    Norms are computed in at least fp32, also under autocast; the output has the dtype of the input.
+
+    Args:
+        rank: dimension of the code that the units of a position share.
+        norm: 'sq' or 'l2', the function g that bounds the norm of the weights.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, rank: int = 64,
+        norm: str = "sq", device: _Device = None, dtype: _Dtype = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if norm not in ("sq", "l2"):
+            raise ValueError(f"norm={norm!r} is unknown, expected 'sq' or 'l2'.")
+        self.in_channels, self.out_channels, self.rank, self.norm = in_channels, out_channels, rank, norm
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.code = nn.Conv2d(in_channels, rank, kernel_size, stride, padding, bias=False, **dd)
+        filters = out_channels * (rank + 1)
+        self.weight = nn.Parameter(torch.empty(filters, in_channels, kernel_size, kernel_size, **dd))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As torch initialises the two convolutions of which the layer consists: k x k for A, 1 x 1 for B and b."""
+        self.code.reset_parameters()
+        nn.init.uniform_(self.weight, -1 / math.sqrt(self.rank), 1 / math.sqrt(self.rank))
+
+    def units(self) -> Tensor:
+        """The weight by unit, `(out_channels, rank + 1, D)`."""
+        return self.weight.reshape(self.out_channels, self.rank + 1, -1)
+
+    def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The code with a final 1, `(N, h, w, rank + 1)`, and the factor `g(v) / v` of the units, `(N, h, w, C)`."""
+        codes = F.pad(self.code(x).permute(0, 2, 3, 1), (0, 1), value=1.0)
+        # v = 0 has no direction; the bound keeps 1 / ||v|| and the derivatives finite, and rounding below 0 harmless
+        squared = squared_norms(codes, self.units()).clamp_min(1e-12)
+        return codes, (squared.sqrt() / (1 + squared) if self.norm == "sq" else squared.rsqrt())
+
+    def align(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+        """`w^T x` for weights given by their factors: linear in x."""
+        products = F.conv2d(x, self.weight, None, self.stride, self.padding).permute(0, 2, 3, 1)
+        products = products.unflatten(3, (self.out_channels, self.rank + 1))
+        aligned = (products @ codes.to(products.dtype).unsqueeze(-1)).squeeze(-1)
+        return (aligned.to(scale.dtype) * scale).to(x.dtype).permute(0, 3, 1, 2)
+
+    def align_transposed(self, y: Tensor, codes: Tensor, scale: Tensor, size: tuple[int, int]) -> Tensor:
+        """The transpose of `align`: `(N, out_channels, h, w)` to `(N, in_channels, *size)`."""
+        weighted = (y.permute(0, 2, 3, 1) * scale).to(codes.dtype).unsqueeze(-1) * codes.unsqueeze(-2)
+        weighted = weighted.flatten(-2).permute(0, 3, 1, 2)
+        missing = [n - ((m - 1) * self.stride - 2 * self.padding + self.kernel_size)
+                   for n, m in zip(size, y.shape[2:], strict=True)]  # fmt: skip
+        return F.conv_transpose2d(weighted, self.weight, None, self.stride, self.padding, output_padding=missing)
+
+    def align_transposed_all(self, y: Tensor, codes: Tensor, scale: Tensor, size: tuple[int, int]) -> Tensor:
+        """`align_transposed` of K outputs per sample: `(N, K, out_channels, h, w)` to `(N, K, in_channels, *size)`.
+
+        The outputs share the weights of their sample. Writing these down once costs as much as the transpose of a
+        single output; every output then costs `1 / (rank + 1)` of it.
+        """
+        n, count, channels, h, w = y.shape
+        weights = codes @ self.units().transpose(0, 1).flatten(1).to(codes.dtype)
+        weights = weights.view(n, h * w, channels, -1)
+        outputs = (y.permute(0, 3, 4, 1, 2) * scale.unsqueeze(3)).flatten(1, 2).to(codes.dtype)
+        patches = (outputs @ weights).permute(0, 2, 3, 1).flatten(0, 1)
+        folded = F.fold(patches, size, self.kernel_size, padding=self.padding, stride=self.stride)
+        return folded.unflatten(0, (n, count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes, scale = self.factors(x)
+        return self.align(x, codes, scale)
+
+    def extra_repr(self) -> str:
+        sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return f"{self.in_channels}, {self.out_channels}, {sizes}, rank={self.rank}, norm={self.norm!r}"
+
+
+class DynamicWeights:
+    """The weights that a CoDA-Net has chosen for one batch, held constant: a linear map per image.
+
+    From `CoDANet.dynamic_weights`. Nothing here knows of autograd: the map and its transpose are both explicit.
+    """
+
+    def __init__(self, model: "CoDANet", encoded: Tensor) -> None:
+        self.layers = list(model.dynamic_layers())
+        self.temperature = model.temperature
+        self.factors: list[tuple[Tensor, Tensor]] = []
+        self.inputs = [encoded]
+        x = encoded
+        for layer in self.layers:
+            factors = layer.factors(x)
+            x = layer.align(x, *factors)
+            self.factors.append(factors)
+            self.inputs.append(x)
+
+    def logits(self) -> Tensor:
+        """The logits less their bias, `(N, K)`, in at least fp32."""
+        outputs = self.inputs[-1]
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sum((2, 3)) / self.temperature
+
+    def apply(self, x: Tensor) -> Tensor:
+        """The linear map on any encoded images `(N, 2 in_chans, H, W)`; `(N, K)`. On its own input it is `logits`."""
+        for layer, factors in zip(self.layers, self.factors, strict=True):
+            x = layer.align(x, *factors)
+        return x.to(torch.promote_types(x.dtype, torch.float32)).sum((2, 3)) / self.temperature
+
+    def rows(self, classes: Tensor, depth: int = 0) -> Tensor:
+        """The row of one class per sample, `(N,)`, in the shape of the input of layer `depth`.
+
+        Times that input (`inputs[depth]`) it adds up to the logit less its bias.
+        """
+        last = self.inputs[-1]
+        rows = F.one_hot(classes, last.shape[1]).to(last.dtype)[:, :, None, None].expand(last.shape)
+        for i in reversed(range(depth, len(self.layers))):
+            rows = self.layers[i].align_transposed(rows, *self.factors[i], self._size(i))
+        return rows / self.temperature
+
+    def all_rows(self, depth: int = 0) -> Tensor:
+        """The rows of all classes, `(N, K, *inputs[depth].shape[1:])`."""
+        n, count, h, w = self.inputs[-1].shape
+        identity = torch.eye(count, dtype=self.inputs[-1].dtype, device=self.inputs[-1].device)
+        rows = identity[None, :, :, None, None].expand(n, count, count, h, w)
+        for i in reversed(range(depth, len(self.layers))):
+            rows = self.layers[i].align_transposed_all(rows, *self.factors[i], self._size(i))
+        return rows / self.temperature
+
+    def _size(self, i: int) -> tuple[int, int]:
+        return (self.inputs[i].shape[2], self.inputs[i].shape[3])
+
+
+@register_notrace_module  # branches on the input's shape
+class ColourEncoding(nn.Module):
+    """Images in [0, 1] to `[x, 1 - x]` (section 3.2 of the paper), so that dark pixels count as much as bright ones.
+
+    `(B, in_chans, H, W)` to `(B, 2 in_chans, H, W)`; a grey image of a model for `in_chans=1` becomes three equal ones.
+    """
+
+    def __init__(self, in_chans: int = 3) -> None:
+        super().__init__()
+        self.in_chans = in_chans
+        self.copies = 3 if in_chans == 1 else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.in_chans:
+            raise ValueError(f"Input has {x.shape[1]} channels, expected in_chans={self.in_chans}.")
+        x = x.expand(x.shape[0], self.in_chans * self.copies, x.shape[2], x.shape[3])
+        return torch.cat([x, 1 - x], dim=1).contiguous(memory_format=torch.channels_last)
+
+    def decode(self, contributions: Tensor) -> Tensor:
+        """Contributions `(..., 2 channels, H, W)` to `(..., in_chans, H, W)`: the encodings and copies of a colour."""
+        first, second = contributions.chunk(2, dim=-3)
+        paired = first + second
+        return paired.sum(-3, keepdim=True) if self.copies > 1 else paired
+
+
+class AlignmentStage(nn.Module):
+    """Dynamic alignment layers, of which only the first may have a stride."""
+
+    def __init__(self, layers: list[DAUConv2d]) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint_seq(self.layers, x)
+        return self.layers(x)
+
+
+class CoDANet(nn.Module):
+    """Convolutional dynamic alignment network.
+
+    Input: images in [0, 1], `(B, in_chans, H, W)`, not standardised. Any size at which every layer has an output.
+
+    Logits: `sum of the last layer / temperature + logit_bias`. There is no other layer than dynamic alignment
+    convolutions: no norm, no activation, no linear layer. The last one is the head.
+
+    Args:
+        num_classes: number of units of the head; 0 for none.
+        global_pool: 'sum' as in the paper, or '' for the unpooled output over the temperature.
+        channels, strides, kernel_sizes: per layer before the head. A layer with a stride starts a stage.
+        ranks: per layer, the head included.
+        head_kernel_size: of the head.
+        norm: 'sq' or 'l2', see `DAUConv2d`.
+        temperature: T; the larger, the better the weights must align with the input for a large logit.
+        logit_bias: b_0, the logit of an image that no unit responds to.
+        drop_rate: dropout before the head.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = "sum",
+        channels: tuple[int, ...] = (16, 16, 32, 32, 32, 64, 64, 64),
+        strides: tuple[int, ...] = (1, 1, 2, 1, 1, 2, 1, 1),
+        kernel_sizes: tuple[int, ...] = (3, 3, 3, 3, 3, 3, 3, 3),
+        ranks: tuple[int, ...] = (32, 32, 64, 64, 64, 64, 64, 64, 64),
+        head_kernel_size: int = 1,
+        norm: str = "sq",
+        temperature: float = 1000.0,
+        logit_bias: float = math.log(0.1 / 0.9),
+        drop_rate: float = 0.0,
+        device: _Device = None,
+        dtype: _Dtype = None,
+    ) -> None:
+        super().__init__()
+        if not len(channels) == len(strides) == len(kernel_sizes) == len(ranks) - 1:
+            raise ValueError(
+                f"channels={channels}, strides={strides} and kernel_sizes={kernel_sizes} must name the same number of "
+                f"layers, and ranks={ranks} one more, for the head."
+            )
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature} is out of range, expected a positive number.")
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.in_chans = in_chans
+        self.num_features = self.head_hidden_size = channels[-1]
+        self.temperature, self.logit_bias, self.drop_rate = temperature, logit_bias, drop_rate
+        self.grad_checkpointing = False
+
+        self.encoding = ColourEncoding(in_chans)
+        stages: list[list[DAUConv2d]] = []
+        self.feature_info: list[dict[str, Any]] = []
+        previous, reduction = 2 * in_chans * self.encoding.copies, 1
+        for width, stride, kernel, rank in zip(channels, strides, kernel_sizes, ranks[:-1], strict=True):
+            if not stages or stride > 1:
+                stages.append([])
+                self.feature_info.append(dict(module=f"stages.{len(stages) - 1}"))
+            stages[-1].append(DAUConv2d(previous, width, kernel, stride, kernel // 2, rank, norm, **dd))
+            previous, reduction = width, reduction * stride
+            self.feature_info[-1].update(num_chs=width, reduction=reduction)
+        self.stages = nn.Sequential(*[AlignmentStage(layers) for layers in stages])
+        self._head = dict(kernel_size=head_kernel_size, padding=head_kernel_size // 2, rank=ranks[-1], norm=norm)
+        self._build_head(num_classes, global_pool, **dd)
+
+    def _build_head(self, num_classes: int, global_pool: str | None, device: Any = None, dtype: Any = None) -> None:
+        if global_pool is not None and global_pool not in ("sum", ""):
+            raise ValueError(f"global_pool={global_pool!r} is not supported, expected 'sum' or ''.")
+        if num_classes < 0:
+            raise ValueError(f"num_classes={num_classes} is out of range, expected 0 or more.")
+        self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = global_pool
+        self.head: nn.Module = (
+            DAUConv2d(self.num_features, num_classes, device=device, dtype=dtype, **self._head)  # type: ignore[arg-type]
+            if num_classes > 0
+            else nn.Identity()
+        )
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return dict(
+            stem=r"^stages\.0\.layers\.0\.", blocks=r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.layers\.(\d+)"
+        )
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the layers of a stage in the backward pass: memory for one stage instead of all."""
+        self.grad_checkpointing = enable
+        stage: Any
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new head of random units for another number of classes."""
+        like = next(self.stages.parameters())
+        self._build_head(num_classes, global_pool, device=like.device, dtype=like.dtype)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The outputs of the stages; arguments as in timm."""
+        assert output_fmt == "NCHW", "Output format must be NCHW."
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        intermediates = []
+        x = self.encoding(x)
+        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+            x = stage(x)
+            if i in take:
+                intermediates.append(x)
+        return intermediates if intermediates_only else (x, intermediates)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last index, and the head."""
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        self.stages = self.stages[: last + 1]
+        if prune_head:
+            self.reset_classifier(0, "")
+        return take
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images `(B, in_chans, H, W)` to the input of the head `(B, num_features, h, w)`."""
+        return self.stages(self.encoding(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features to logits `(B, K)`; to their spatial mean `(B, num_features)` with `pre_logits` or no classes."""
+        dtype = x.dtype
+        x = F.dropout(x, self.drop_rate, self.training)
+        if pre_logits or self.num_classes == 0:
+            return x.mean((2, 3)) if self.global_pool == "sum" else x
+        x = self.head(x)
+        if self.global_pool == "sum":
+            return (x.sum((2, 3), dtype=sum_dtype(x)) / self.temperature + self.logit_bias).to(dtype)
+        return x / self.temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    @torch.jit.ignore
+    def dynamic_layers(self) -> list[DAUConv2d]:
+        """Every layer, first to head."""
+        stages: Any = self.stages
+        layers = [layer for stage in stages for layer in stage.layers]
+        return [*layers, self.head] if self.num_classes > 0 else layers
+
+    @torch.jit.ignore
+    def dynamic_weights(self, x: Tensor) -> DynamicWeights:
+        """The linear map that the network is for each image of the batch `(B, in_chans, H, W)`; one forward pass."""
+        if self.num_classes == 0:
+            raise ValueError("num_classes=0 has no logits to explain; call reset_classifier(num_classes) first.")
+        return DynamicWeights(self, self.encoding(x))
+
+
+@register_notrace_function
+def sum_dtype(x: Tensor) -> torch.dtype:
+    """Sums over all positions, of values that T divides, want more digits than half precision has."""
+    if x.dtype == torch.float16 or x.dtype == torch.bfloat16:
+        return torch.float32
+    return x.dtype
+
+
+# --- checkpoints
+
+
+def published_state_dict(model: CoDANet) -> dict[str, Tensor]:
+    """The parameters under the names and in the layout of the checkpoints that the paper's authors published."""
+    state = {}
+    for i, layer in enumerate(model.dynamic_layers()):
+        units = layer.units().detach()
+        base = f"{i}.weight_mod.weighting_f"
+        state[f"{base}.0.weight"] = layer.code.weight.detach()
+        # D-major: viewed (D, C, r), with D in the order of `unfold`
+        state[f"{base}.1.weight"] = units[:, :-1].permute(2, 0, 1).flatten(0, 1)[:, :, None, None].contiguous()
+        state[f"{base}.1.bias"] = units[:, -1].t().flatten().contiguous()
+    return state
+
+
+def _from_published(state: dict[str, Tensor], model: CoDANet) -> dict[str, Tensor]:
+    names = {id(module): name for name, module in model.named_modules()}
+    converted = {}
+    for i, layer in enumerate(model.dynamic_layers()):
+        name, base = names[id(layer)], f"{i}.weight_mod.weighting_f"
+        code, units, bias = (state[f"{base}.{key}"] for key in ("0.weight", "1.weight", "1.bias"))
+        patch = code[0].numel()
+        units = units.view(patch, -1, units.shape[1]).permute(1, 2, 0)
+        bias = bias.view(patch, -1).t().unsqueeze(1)
+        converted[f"{name}.code.weight"] = code
+        converted[f"{name}.weight"] = torch.cat([units, bias], 1).view(-1, *code.shape[1:])
+    return converted
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: CoDANet) -> dict[str, Tensor]:
+    """Takes this package's layout and the published one; adapts the first layer to another number of colours."""
+    if "0.weight_mod.weighting_f.0.weight" in state_dict:
+        state_dict = _from_published(state_dict, model)
+    wanted, state_dict = 2 * model.in_chans * model.encoding.copies, dict(state_dict)
+    for name in ("stages.0.layers.0.code.weight", "stages.0.layers.0.weight"):
+        weight = state_dict.get(name)
+        if weight is None or weight.shape[-3] == wanted:
+            continue
+        # as timm does: colours repeated cyclically and scaled; a grey image keeps its code, not the norms of the units
+        halves = weight.chunk(2, dim=-3)
+        index = torch.arange(wanted // 2) % halves[0].shape[-3]
+        scale = 2 * halves[0].shape[-3] / wanted
+        state_dict[name] = torch.cat([half.index_select(-3, index) * scale for half in halves], dim=-3)
+    return state_dict
+
+
+# --- configurations
+
+
+def _cfg(**kwargs: Any) -> dict[str, Any]:
+    return {
+        "num_classes": 10, "input_size": (3, 32, 32), "pool_size": (8, 8), "crop_pct": 1.0, "crop_mode": "squash",
+        "interpolation": "bicubic", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0),
+        "first_conv": (),  # the filter above adapts the first layer: its inputs are pairs of encodings
+        "classifier": "head",
+        "license": "apache-2.0", "origin_url": "https://arxiv.org/abs/2104.00032",
+        **kwargs,
+    }  # fmt: skip
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "coda_net_s": _cfg(),
+        "coda_net_m": _cfg(input_size=(3, 96, 96), pool_size=(8, 8)),
+        "coda_net_l": _cfg(num_classes=100, input_size=(3, 240, 240), pool_size=(20, 20), crop_mode="center"),
+    }
+)
+
+
+def _create_coda_net(variant: str, pretrained: bool = False, **kwargs: Any) -> CoDANet:
+    return build_model_with_cfg(
+        CoDANet, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=(0, 1, 2), flatten_sequential=True), **kwargs,
+    )  # fmt: skip
+
+
+@register_model
+def coda_net_s(pretrained: bool = False, **kwargs: Any) -> CoDANet:
+    """The paper's S-CoDA for 32-pixel images: nine layers, 7.78 M parameters with ten classes."""
+    return _create_coda_net("coda_net_s", pretrained, **kwargs)
+
+
+@register_model
+def coda_net_m(pretrained: bool = False, **kwargs: Any) -> CoDANet:
+    """Between the paper's S and L, for 96 to 160 pixels: the S configuration behind a 7 x 7 layer of stride 3."""
+    args: dict[str, Any] = dict(kernel_sizes=(7, 3, 3, 3, 3, 3, 3, 3), strides=(3, 1, 2, 1, 1, 2, 1, 1))
+    return _create_coda_net("coda_net_m", pretrained, **{**args, **kwargs})
+
+
+@register_model
+def coda_net_l(pretrained: bool = False, **kwargs: Any) -> CoDANet:
+    """The paper's L-CoDA for 240-pixel images."""
+    args: dict[str, Any] = dict(
+        channels=(16, 32, 32, 64, 64, 64, 64, 64),
+        kernel_sizes=(7, 3, 3, 3, 3, 3, 3, 3),
+        strides=(3, 1, 1, 2, 1, 1, 2, 1),
+        ranks=(64, 64, 64, 128, 128, 128, 256, 256, 256),
+        head_kernel_size=3,
+        temperature=1e5,
+    )
+    return _create_coda_net("coda_net_l", pretrained, **{**args, **kwargs})
