@@ -72,7 +72,8 @@ class AttributionContract:
     def test_batch_equals_one_by_one(self, model, images):
         targets = list(range(len(images)))
         single = torch.cat([self.attribute(model, images[i : i + 1], t) for i, t in enumerate(targets)])
-        torch.testing.assert_close(self.attribute(model, images, targets), single, rtol=1e-4, atol=1e-7)
+        atol = 1e-5 * single.abs().max().item()
+        torch.testing.assert_close(self.attribute(model, images, targets), single, rtol=1e-4, atol=atol)
         assert not torch.allclose(single, self.attribute(model, images, 0), rtol=1e-2)
 
     @pytest.mark.parametrize("training", [False, True])

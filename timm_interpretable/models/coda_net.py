@@ -55,7 +55,7 @@ class _SquaredNorms(torch.autograd.Function):
         return _quadratic_forms(codes, gram)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         codes, gram = ctx.saved_tensors
         grad_codes = grad_gram = None
         if ctx.needs_input_grad[0]:
@@ -428,7 +428,7 @@ class CoDANet(nn.Module):
         """Every layer, first to head."""
         stages: Any = self.stages
         layers = [layer for stage in stages for layer in stage.layers]
-        return [*layers, self.head] if self.num_classes > 0 else layers
+        return layers + ([self.head] if isinstance(self.head, DAUConv2d) else [])
 
     @torch.jit.ignore
     def dynamic_weights(self, x: Tensor) -> DynamicWeights:

@@ -1,0 +1,232 @@
+"""Contributions of a CoDA-Net as Captum attributions: one forward pass and one explicit transpose, no hooks, no modes
+
+Source: `Convolutional Dynamic Alignment Networks for Interpretable Classifications` (Moritz Böhle, Mario Fritz,
+Bernt Schiele, CVPR 2021) - https://arxiv.org/abs/2104.00032, equations 7 to 9.
+
+With the weights that it has chosen for an image, the network is one matrix: `y_c - b_0 = W_c(x) [x, 1 - x]`. The
+contribution of an encoded pixel is its term of that sum. `[x, 1 - x]` holds every colour twice; the two terms of a
+colour are added, which gives the shape of the image and keeps the sum.
+
+This is not `InputXGradient`. The gradient of the logit also differentiates the weights, and its product with the
+image adds up to nothing in particular; and on the three channels of the image it misses the half of the sum that
+belongs to `1 - x`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from captum._utils.typing import TargetType
+from captum.attr import LayerAttribution
+from captum.attr._utils.attribution import GradientAttribution
+from captum.log import log_usage
+from torch import Tensor, nn
+
+from timm_interpretable.attr.contract import (
+    AttributionOutput,
+    class_indices,
+    evaluation_view,
+    explained_model,
+    like_input,
+    single_input,
+)
+
+__all__ = ["InputContribution", "LayerContribution"]
+
+
+class InputContribution(GradientAttribution):
+    """What each colour of each pixel contributes to a logit, exactly: the contributions add up to logit less bias.
+
+    Explains the model in evaluation mode, whichever mode it is in, and of a compiled or (distributed) data parallel
+    model the plain module inside. No autograd is used: the transpose of the dynamic linear map is computed as such.
+
+    Args:
+        forward_func: a model with `dynamic_weights`, else `TypeError`.
+    """
+
+    def __init__(self, forward_func: nn.Module) -> None:
+        explained_model(forward_func, "dynamic_weights")
+        super().__init__(forward_func)
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+    ) -> AttributionOutput | tuple[AttributionOutput, Tensor]:
+        """Signed contributions of the shape of `inputs`, in units of the logit.
+
+        Args:
+            inputs: images `(B, C, H, W)` in [0, 1], a tensor or a 1-tuple of it; the result comes back the same way.
+            target: class, in any of Captum's forms.
+            additional_forward_args: must be None.
+            internal_batch_size: images per pass, to bound the memory; None for all at once.
+            return_convergence_delta: return `(attributions, delta)`, see `compute_convergence_delta`.
+
+        Returns:
+            contiguous and detached, fp32 (fp64 for an fp64 model).
+
+        Raises:
+            AssertionError: no target for more than one class.
+            IndexError: a target outside the model's classes.
+            ValueError: several or empty inputs, additional arguments, `internal_batch_size` below 1.
+        """
+        x, is_tuple = single_input(inputs, additional_forward_args)
+        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
+        classes = class_indices(target, len(x), model.num_classes, x.device)
+        with torch.no_grad():
+            parts = []
+            for part in _parts(len(x), internal_batch_size):
+                weights = model.dynamic_weights(x[part])
+                terms = _product(weights.rows(classes[part]), weights.inputs[0])
+                parts.append(model.encoding.decode(terms))
+            attributions = like_input(torch.cat(parts).contiguous(), is_tuple)
+        if return_convergence_delta:
+            return attributions, self.compute_convergence_delta(attributions, None, inputs, target)
+        return attributions
+
+    def contributions(
+        self, inputs: Tensor | tuple[Tensor, ...], internal_batch_size: int | None = None
+    ) -> AttributionOutput:
+        """The contributions to all K classes from one forward pass, `(B, K, C, H, W)`.
+
+        Class by class the same as `attribute`. The classes share the weights of their image, so that K of them cost far
+        less than K calls. Arguments and errors as there.
+        """
+        x, is_tuple = single_input(inputs)
+        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
+        with torch.no_grad():
+            parts = []
+            for part in _parts(len(x), internal_batch_size):
+                weights = model.dynamic_weights(x[part])
+                parts.append(model.encoding.decode(_product(weights.all_rows(), weights.inputs[0].unsqueeze(1))))
+            return like_input(torch.cat(parts).contiguous(), is_tuple)
+
+    def effective_weights(
+        self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, internal_batch_size: int | None = None
+    ) -> AttributionOutput:
+        """`W_c(x)` itself, for both encodings of each colour, `(B, 2 C, H, W)`: what `viz.weight_picture` draws.
+
+        Arguments and errors as in `attribute`.
+        """
+        x, is_tuple = single_input(inputs)
+        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
+        classes = class_indices(target, len(x), model.num_classes, x.device)
+        with torch.no_grad():
+            parts = [model.dynamic_weights(x[part]).rows(classes[part]) for part in _parts(len(x), internal_batch_size)]
+            return like_input(_at_least_float32(torch.cat(parts)).contiguous(), is_tuple)
+
+    def has_convergence_delta(self) -> bool:
+        return True
+
+    @log_usage(part_of_slo=True)
+    def compute_convergence_delta(
+        self,
+        attributions: AttributionOutput,
+        start_point: Any,
+        end_point: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+    ) -> Tensor:
+        """`sum(attributions) - (logit - bias)` per sample, `(B,)`, in units of the logit.
+
+        The logit comes from the model's own forward pass; zero to rounding. `start_point` is ignored and only keeps
+        Captum's order of arguments: contributions account for the whole logit, not for a difference from a baseline.
+        """
+        x, _ = single_input(end_point, additional_forward_args)
+        return _delta(explained_model(self.forward_func, "dynamic_weights"), attributions, x, target)
+
+
+class LayerContribution(LayerAttribution):
+    """What each channel and position of one layer contributes to a logit, found by the layer's place, without a hook.
+
+    Args:
+        forward_func: a model with `dynamic_weights`, else `TypeError`.
+        layer: one of `model.dynamic_layers()`, the head (`model.head`) included, else `ValueError`.
+    """
+
+    def __init__(self, forward_func: nn.Module, layer: nn.Module) -> None:
+        super().__init__(forward_func, layer)
+        layers = explained_model(forward_func, "dynamic_weights").dynamic_layers()
+        depths = [i for i, one in enumerate(layers) if one is layer]
+        if not depths:
+            raise ValueError(
+                f"layer is a {type(layer).__name__} that is not a layer of the model, expected one of its "
+                f"{len(layers)} dynamic_layers()."
+            )
+        self.depth = depths[0]
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+    ) -> AttributionOutput | tuple[AttributionOutput, Tensor]:
+        """Signed contributions of the shape of the layer's output (or input), in units of the logit.
+
+        They too add up to the logit less its bias. Arguments and errors as in `InputContribution.attribute`.
+        `attribute_to_layer_input` at the first layer sees the encoded image, with twice the channels.
+        """
+        x, is_tuple = single_input(inputs, additional_forward_args)
+        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
+        classes = class_indices(target, len(x), model.num_classes, x.device)
+        depth = self.depth if attribute_to_layer_input else self.depth + 1
+        with torch.no_grad():
+            parts = []
+            for part in _parts(len(x), internal_batch_size):
+                weights = model.dynamic_weights(x[part])
+                parts.append(_product(weights.rows(classes[part], depth), weights.inputs[depth]))
+            attributions = like_input(torch.cat(parts).contiguous(), is_tuple)
+        if return_convergence_delta:
+            return attributions, self.compute_convergence_delta(attributions, None, inputs, target)
+        return attributions
+
+    def has_convergence_delta(self) -> bool:
+        return True
+
+    @log_usage(part_of_slo=True)
+    def compute_convergence_delta(
+        self,
+        attributions: AttributionOutput,
+        start_point: Any,
+        end_point: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+    ) -> Tensor:
+        """As `InputContribution.compute_convergence_delta`."""
+        x, _ = single_input(end_point, additional_forward_args)
+        return _delta(explained_model(self.forward_func, "dynamic_weights"), attributions, x, target)
+
+
+def _delta(model: Any, attributions: AttributionOutput, x: Tensor, target: TargetType) -> Tensor:
+    total = single_input(attributions)[0].flatten(1).sum(1)
+    if len(total) != len(x):
+        raise AssertionError(f"{len(total)} attributions do not match the {len(x)} samples of end_point.")
+    model = evaluation_view(model)
+    classes = class_indices(target, len(x), model.num_classes, x.device)
+    with torch.no_grad():
+        # not the model's logits: those of a half-precision model are rounded last, with the bias in them
+        outputs = _at_least_float32(model.head(model.forward_features(x))).sum((2, 3)) / model.temperature
+    return total - outputs.gather(1, classes[:, None])[:, 0]
+
+
+def _product(rows: Tensor, inputs: Tensor) -> Tensor:
+    return _at_least_float32(rows) * _at_least_float32(inputs)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _parts(batch: int, size: int | None) -> Iterator[slice]:
+    if size is not None and size < 1:
+        raise ValueError(f"internal_batch_size={size} is out of range, expected at least 1.")
+    size = size or batch
+    return (slice(start, start + size) for start in range(0, batch, size))
