@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from timm_interpretable.viz import elide, explanation_figure, overlay
+from timm_interpretable.viz import elide, explanation_figure, overlay, weight_picture
 
 
 def figure(
@@ -37,6 +37,7 @@ LONG = [f"a long class name, number {i}, such as ImageNet has for its many breed
         {"blocks": 4},
         {"blocks": 0},
         {"names": LONG, "target": 11},
+        {"names": LONG, "target": 11, "weights": np.full((64, 64, 4), 128, np.uint8), "depth_label": "layer"},
         {"names": ["W" * 60] * 10, "title": "W" * 200 + ".jpg"},
         {"title": "a very long file name with spaces " * 5},
         {"names": ["$a^b$", "100 % \\frac", "x"], "title": "$1 _and_ $2.jpg"},
@@ -146,3 +147,20 @@ def test_elide():
     assert long.endswith(".jpg")
     assert "…" in long
     assert elide("two\nlines", 20) == "two?lines"
+
+
+def test_weight_picture_is_the_colour_the_weights_look_for():
+    """Red at full length, white at half, and nothing where the contribution is not positive."""
+    weights = torch.zeros(6, 1, 3)
+    weights[:, 0, 0] = torch.tensor([1.0, 0, 0, -5.0, 1, 1])  # red: 1 - x is wanted in green and blue only
+    weights[:, 0, 0] *= 2 / weights[:, 0, 0].norm()
+    weights[:3, 0, 1] = 1 / 3**0.5
+    weights[:, 0, 2] = 1
+    picture = weight_picture(weights, torch.tensor([[1.0, 0.5, -1.0]]), percentile=100)
+    full = weights[:, 0].norm(dim=0).max()
+    assert picture[0, 0].tolist() == [255, 0, 0, round(float(255 * 2 / full))]
+    assert picture[0, 1].tolist() == [255, 255, 255, round(float(255 / full))]
+    assert picture[0, 2, 3] == 0
+    assert weight_picture(torch.zeros(6, 2, 2), torch.ones(2, 2))[..., 3].max() == 0
+    with pytest.raises(ValueError, match=r"weights of shape \(3, 2, 2\)"):
+        weight_picture(torch.zeros(3, 2, 2), torch.ones(2, 2))

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["elide", "explanation_figure", "overlay"]
+__all__ = ["elide", "explanation_figure", "overlay", "weight_picture"]
 
 Array = np.ndarray[Any, Any]
 
@@ -54,6 +54,37 @@ def overlay(image: Array | Tensor, class_map: Array | Tensor) -> Array:
     return (mixed.clip(0, 1) * 255).round().astype(np.uint8)
 
 
+def weight_picture(weights: Array | Tensor, contribution: Array | Tensor, percentile: float = 99.5) -> Array:
+    """The weights of one class as a picture: what the image would have to look like to be what the class looks for.
+
+    The rendering of CoDA-Nets (https://arxiv.org/abs/2104.00032, section 4): the weights for `[x, 1 - x]` are read as
+    a colour, each channel `w+ / (w+ + w'+)` of the positive parts of its two weights; the length of the weight vector
+    is the opacity, full from the given percentile of the picture on. Pixels without positive contribution are clear.
+
+    Args:
+        weights: `(2 C, H, W)` with C of 1 or 3, from `InputContribution.effective_weights`.
+        contribution: `(H, W)`, the contribution of each pixel to the same class.
+
+    Returns:
+        8-bit RGBA, `(H, W, 4)`.
+    """
+    array, values = _array(weights), _map(contribution)
+    if array.ndim != 3 or array.shape[0] not in (2, 6) or array.shape[1:] != values.shape:
+        raise ValueError(
+            f"weights of shape {array.shape} with a contribution {values.shape}, expected (2, H, W) or (6, H, W) "
+            "with (H, W)."
+        )
+    half = len(array) // 2
+    positive = array.clip(0)
+    both = positive[:half] + positive[half:]
+    colour = np.divide(positive[:half], both, out=np.full_like(both, 0.5), where=both > 0)
+    length = np.sqrt(np.square(array).sum(0))
+    full = np.percentile(length, percentile) or 1.0
+    opacity = np.where(values > 0, length / full, 0).clip(0, 1)
+    rgb = np.broadcast_to(colour, (3, *values.shape))
+    return (np.stack([*rgb, opacity], axis=-1) * 255).round().astype(np.uint8)
+
+
 def explanation_figure(
     image: Array | Tensor,
     class_map: Array | Tensor,
@@ -64,6 +95,8 @@ def explanation_figure(
     *,
     title: str = "",
     map_label: str = "contribution to the logit, per pixel",
+    depth_label: str = "block",
+    weights: Array | None = None,
 ) -> Figure:
     """One figure for one picture: the picture, the map of a class on it, the prediction, and the map after every block.
 
@@ -76,6 +109,8 @@ def explanation_figure(
         target: index of the explained class.
         title: usually the file name; shortened in the middle when long.
         map_label: what the colours measure, next to the colour bar.
+        depth_label: what an entry of `evolution` comes after, 'block' or 'layer'.
+        weights: the class's weights as an RGBA picture, see `weight_picture`; a panel of its own.
 
     Returns:
         a figure 1400 pixels wide, ready for `savefig`.
@@ -90,21 +125,26 @@ def explanation_figure(
 
     name = elide(class_names[target], 28)
     ratio = 0.82
-    top = parts[0].subplots(1, 3, width_ratios=[1, 1, ratio])
+    panels = 3 if weights is None else 4
+    top = parts[0].subplots(1, panels, width_ratios=[1] * (panels - 1) + [ratio])
     top[0].imshow(picture)
-    _heading(top[0], _fitted(canvas, title or "image", 3.5))
+    inches = 3.5 if weights is None else 2.6
+    _heading(top[0], _fitted(canvas, title or "image", inches))
     top[1].imshow(heat)
-    _heading(top[1], _fitted(canvas, f"evidence for “{name}”", 3.9))
+    _heading(top[1], _fitted(canvas, f"evidence for “{name}”", inches + 0.4))
     _color_bar(top[1], values, map_label)
-    for ax in top[:2]:
+    if weights is not None:
+        top[2].imshow(weights)
+        _heading(top[2], _fitted(canvas, "weights that found it", inches))
+    for ax in top[:-1]:
         _bare(ax)
         ax.set_anchor("NW")
     # as high as a square picture
-    top[2].set_box_aspect(1 / ratio)
-    top[2].set_anchor("N")
-    _prediction(top[2], _vector(probs), class_names, target)
+    top[-1].set_box_aspect(1 / ratio)
+    top[-1].set_anchor("N")
+    _prediction(top[-1], _vector(probs), class_names, target)
     if rows:
-        _evolution(parts[1], evolution, rows, name)
+        _evolution(parts[1], evolution, rows, name, depth_label)
     return fig
 
 
@@ -139,7 +179,7 @@ def _prediction(ax: Axes, probs: Array, class_names: Sequence[str], target: int)
     _heading(ax, "prediction")
 
 
-def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, name: str) -> None:
+def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, name: str, depth_label: str) -> None:
     columns = max(_PER_ROW, 1) if rows > 1 else max(len(evolution), 6)
     axes = part.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(evolution) :]:
@@ -150,10 +190,10 @@ def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, 
         low = -_peak(values) if signed else float(values.min())
         colors = matplotlib.colormaps["RdBu_r" if signed else "inferno"]
         ax.imshow(values, cmap=colors, vmin=low, vmax=max(_peak(values), low + 1e-12), interpolation="nearest")
-        _plain(ax.set_title(f"block {i}", fontsize=12, color=_INK, pad=4))
+        _plain(ax.set_title(f"{depth_label} {i}", fontsize=12, color=_INK, pad=4))
         ax.set_xlabel(_range(values), fontsize=10, color=_QUIET, labelpad=3)
         _bare(ax)
-    label = f"map of “{name}” after each block, every panel on its own scale (its range below it)"
+    label = f"map of “{name}” after each {depth_label}, every panel on its own scale (its range below it)"
     _plain(part.suptitle(label, fontsize=13, color=_INK, x=0.10 / _WIDTH, ha="left"))
 
 
@@ -237,12 +277,16 @@ def _picture(image: Array | Tensor) -> Array:
     return array
 
 
+def _array(values: Array | Tensor) -> Array:
+    return values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
 def _map(values: Array | Tensor) -> Array:
-    array = values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = _array(values)
     if array.ndim != 2 or not np.isfinite(array).all():
         raise ValueError(f"map of shape {array.shape}, expected (h, w) with finite values.")
     return array.astype(np.float32)
 
 
 def _vector(values: Array | Tensor) -> Array:
-    return (values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)).ravel()
+    return _array(values).ravel()

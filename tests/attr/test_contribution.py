@@ -125,6 +125,15 @@ def test_layer_contributions_leave_the_model_alone(coda_net, images, context):
     torch.testing.assert_close(parallel, [expected] * 16, rtol=0, atol=0)
 
 
+def test_through_depth_are_the_layers_in_one_pass(coda_net, images):
+    model, x = coda_net.double(), images.double()
+    maps = InputContribution(model).through_depth(x, TARGETS, internal_batch_size=2)
+    assert len(maps) == 5
+    torch.testing.assert_close(maps[0], InputContribution(model).attribute(x, TARGETS).sum(1, keepdim=True))
+    for layer, one in zip(model.dynamic_layers(), maps[1:], strict=True):
+        torch.testing.assert_close(one, LayerContribution(model, layer).attribute(x, TARGETS).sum(1, keepdim=True))
+
+
 def test_layer_of_another_model_is_named(coda_net):
     with pytest.raises(
         ValueError, match=r"layer is a DAUConv2d that is not a layer of the model, expected one of its 4"

@@ -215,7 +215,25 @@ def test_a_model_without_class_maps(photos, monkeypatch):
     monkeypatch.setattr(explain, "load_model", lambda name, device: torch.nn.Identity())
     result = run(photos[0], "--model", "other")
     assert result.exit_code == 2
-    assert "has no class maps" in result.stderr
+    assert "has neither class maps nor contributions" in result.stderr
+
+
+def test_contributions_of_a_coda_net(photos, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = timm.create_model("coda_net_s", channels=(4, 6), strides=(1, 2), kernel_sizes=(3, 3), ranks=(5, 7, 8))
+    monkeypatch.setattr(explain, "load_model", lambda name, device: model.eval())
+    result = run(*photos, "--raw", "--out", tmp_path / "o", "--target", "3")
+    assert result.exit_code == 0, result.output
+    raw = load_file(tmp_path / "o" / "photo1.safetensors")
+    assert raw["attribution"].shape == (3, 32, 32)
+    assert raw["weights"].shape == (6, 32, 32)
+    wanted = raw["logits"][3] - model.logit_bias
+    torch.testing.assert_close(raw["attribution"].sum(), wanted, rtol=1e-3, atol=1e-6)
+    assert raw["contributions.3"].shape == (1, 16, 16)
+    assert Image.open(tmp_path / "o" / "photo1.png").width == 1400
+    refused = run(photos[0], "--contrast", "--out", tmp_path / "o")
+    assert refused.exit_code == 2
+    assert "--layers and --contrast choose among the class maps" in refused.stderr
 
 
 def test_no_images_gives_a_hint():

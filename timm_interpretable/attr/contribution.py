@@ -105,10 +105,29 @@ class InputContribution(GradientAttribution):
                 parts.append(model.encoding.decode(_product(weights.all_rows(), weights.inputs[0].unsqueeze(1))))
             return like_input(torch.cat(parts).contiguous(), is_tuple)
 
+    def through_depth(
+        self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, internal_batch_size: int | None = None
+    ) -> list[Tensor]:
+        """What each position contributes at every depth, channels added up: a list of `(B, 1, h_l, w_l)`.
+
+        From the image to the output of the head; each map adds up to the logit less its bias. Arguments and errors as
+        in `attribute`.
+        """
+        x, _ = single_input(inputs)
+        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
+        classes = class_indices(target, len(x), model.num_classes, x.device)
+        with torch.no_grad():
+            parts = []
+            for part in _parts(len(x), internal_batch_size):
+                weights = model.dynamic_weights(x[part])
+                pairs = zip(weights.rows_by_depth(classes[part]), reversed(weights.inputs), strict=True)
+                parts.append([_product(rows, one).sum(1, keepdim=True) for rows, one in pairs])
+            return [torch.cat(maps) for maps in reversed(list(zip(*parts, strict=True)))]
+
     def effective_weights(
         self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, internal_batch_size: int | None = None
     ) -> AttributionOutput:
-        """`W_c(x)` itself, for both encodings of each colour, `(B, 2 C, H, W)`: what `viz.weight_picture` draws.
+        """`W_c(x)` itself, for `[x, 1 - x]`, `(B, 2 C, H, W)`: what `viz.weight_picture` draws.
 
         Arguments and errors as in `attribute`.
         """

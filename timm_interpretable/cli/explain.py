@@ -3,7 +3,6 @@
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timm_interpretable.cli.common import fail, load_model, pick_device
+from timm_interpretable.cli.views import LAYERS, Options, view_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_LAYERS = ("penultimate", "average", "top_half")
 _DEFAULT_MODEL = "facnn_resnet18"
 
 
@@ -29,7 +28,7 @@ def explain(
     target: Annotated[
         str, typer.Option(help="Class to explain: its name or index, or top1 for the predicted one.")
     ] = "top1",
-    layers: Annotated[str, typer.Option(help=f"Maps to show: {', '.join(_LAYERS)}.")] = "penultimate",
+    layers: Annotated[str, typer.Option(help=f"Maps to show: {', '.join(LAYERS)}.")] = "penultimate",
     contrast: Annotated[
         bool, typer.Option("--contrast", help="What speaks for the class rather than for others.")
     ] = False,
@@ -44,8 +43,8 @@ def explain(
     """Show which parts of an image speak for a class, as the model itself computes it."""
     if not images and not sample:
         fail("no images given; name image files or folders, or try --sample")
-    if layers not in _LAYERS:
-        fail(f"unknown layers {layers!r}, expected one of: {', '.join(_LAYERS)}")
+    if layers not in LAYERS:
+        fail(f"unknown layers {layers!r}, expected one of: {', '.join(LAYERS)}")
     if batch_size < 1:
         fail(f"--batch-size is {batch_size}, expected at least 1")
 
@@ -61,8 +60,8 @@ def explain(
         work.setdefault(model or entry.model, []).append(entry.path)
 
     chosen_device = pick_device(device)
-    style = _Style(target, layers, contrast, raw)
-    explainers = {name: _Explainer(name, load_model(name, chosen_device), style) for name in work}
+    options = Options(layers, contrast)
+    explainers = {name: _Explainer(name, load_model(name, chosen_device), options, target, raw) for name in work}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,36 +83,17 @@ def explain(
         raise typer.Exit(2)
 
 
-@dataclass(frozen=True)
-class _Style:
-    """What the options ask for, the same for every image."""
-
-    target: str
-    layers: str
-    contrast: bool
-    raw: bool
-
-    @property
-    def map_label(self) -> str:
-        kind = {"penultimate": "", "average": ", average of all blocks", "top_half": ", average of the last blocks"}
-        against = ", less the other classes" if self.contrast else ""
-        return f"contribution to the logit, per pixel{kind[self.layers]}{against}"
-
-
 class _Explainer:
     """One model with its preprocessing; fails before any work where it does not fit what is asked."""
 
-    def __init__(self, name: str, model: "nn.Module", style: _Style) -> None:
-        from timm_interpretable.attr import ClassMap
+    def __init__(self, name: str, model: "nn.Module", options: Options, target: str, raw: bool) -> None:
         from timm_interpretable.data.images import eval_transform
 
-        if not hasattr(model, "class_maps"):
-            fail(f"model {name!r} has no class maps to explain images with")
-        self.name, self.model, self.style = name, model, style
+        self.name, self.model, self.options, self.raw = name, model, options, raw
+        self.view = view_of(name, model, options)
         self.class_names = class_names(model)
-        self.target = resolve_target(style.target, self.class_names)
+        self.target = resolve_target(target, self.class_names)
         self.transform = eval_transform(model)
-        self.attribution = ClassMap(model)
 
     def run(self, paths: list[Path], stems: list[Path]) -> int:
         """Explain a batch: write `<stem>.png`, with raw also `<stem>.safetensors`; the result counts the bad images."""
@@ -134,16 +114,11 @@ class _Explainer:
             x = torch.stack(inputs).to(next(self.model.parameters()).device)
             with torch.inference_mode():
                 logits = self.model(x).float()
-                maps: list[Tensor] = self.model.class_maps(x)  # type: ignore[operator]  # Module declares Tensor
             top1 = logits.argmax(1)
             target = top1 if self.target is None else torch.full_like(top1, self.target)
-            maps_in = self.attribution.attribute(
-                x, target=target, layers=self.style.layers, contrast=self.style.contrast
-            )  # fmt: skip
+            batch = self.view.tensors(x, logits, target) | {"logits": logits, "target": target}
             for i, (path, stem) in enumerate(good):
-                tensors = {"attribution": maps_in[i], "logits": logits[i], "target": target[i]}
-                tensors |= {f"class_maps.{block}": m[i] for block, m in enumerate(maps, start=1)}
-                self._write(path, stem, x[i], {key: value.cpu().contiguous() for key, value in tensors.items()})
+                self._write(path, stem, x[i], {key: value[i].cpu().contiguous() for key, value in batch.items()})
         return len(paths) - len(good)
 
     def _write(self, path: Path, stem: Path, x: "Tensor", tensors: dict[str, "Tensor"]) -> None:
@@ -152,17 +127,17 @@ class _Explainer:
         from timm_interpretable.data.images import to_picture
         from timm_interpretable.viz import explanation_figure
 
-        target, probs = int(tensors["target"]), tensors["logits"].softmax(0)
-        blocks = [value[target] for key, value in tensors.items() if key.startswith("class_maps.")]
+        view, target, probs = self.view, int(tensors["target"]), self.view.probabilities(tensors["logits"])
         figure = explanation_figure(
-            to_picture(x, self.model), tensors["attribution"].sum(0), blocks, self.class_names, probs, target,
-            title=path.name, map_label=self.style.map_label,
+            to_picture(x, self.model), tensors["attribution"].sum(0), view.depth(tensors, target), self.class_names,
+            probs, target, title=path.name, map_label=view.map_label, depth_label=view.depth_label,
+            weights=view.weights(tensors),
         )  # fmt: skip
         # not with_suffix: a stem may have dots of its own
         picture, file = (stem.with_name(stem.name + suffix) for suffix in (".png", ".safetensors"))
         try:
             figure.savefig(picture)
-            if self.style.raw:
+            if self.raw:
                 save_file(tensors, file, metadata=self._metadata(path))
         except OSError as error:
             fail(f"cannot write {picture}: {error}")
@@ -171,7 +146,7 @@ class _Explainer:
         _say(f"{path.name}: {self.class_names[best]} {100 * probs[best]:.1f} %{asked} -> {picture}")
 
     def _metadata(self, path: Path) -> dict[str, str]:
-        options: dict[str, Any] = dict(layers=self.style.layers, contrast=self.style.contrast)
+        options: dict[str, Any] = dict(layers=self.options.layers, contrast=self.options.contrast)
         return dict(
             model=self.name, image=path.name, class_names=json.dumps(self.class_names), options=json.dumps(options)
         )  # fmt: skip

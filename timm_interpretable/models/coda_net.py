@@ -20,6 +20,7 @@ one ordinary convolution with `C_out * (r + 1)` filters, and the Gram matrix of 
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -214,11 +215,18 @@ class DynamicWeights:
 
         Times that input (`inputs[depth]`) it adds up to the logit less its bias.
         """
+        for rows in self.rows_by_depth(classes, depth):  # noqa: B007  the last is wanted
+            pass
+        return rows
+
+    def rows_by_depth(self, classes: Tensor, depth: int = 0) -> Iterator[Tensor]:
+        """`rows` at every depth, from the output of the head down to the input of layer `depth`."""
         last = self.inputs[-1]
-        rows = F.one_hot(classes, last.shape[1]).to(last.dtype)[:, :, None, None].expand(last.shape)
+        rows = F.one_hot(classes, last.shape[1]).to(last.dtype)[:, :, None, None].expand(last.shape) / self.temperature
+        yield rows
         for i in reversed(range(depth, len(self.layers))):
             rows = self.layers[i].align_transposed(rows, *self.factors[i], self._size(i))
-        return rows / self.temperature
+            yield rows
 
     def all_rows(self, depth: int = 0) -> Tensor:
         """The rows of all classes, `(N, K, *inputs[depth].shape[1:])`."""
