@@ -5,6 +5,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from timm_interpretable.cli import app
 from timm_interpretable.cli.bench import Row, bench_app, measure, table
 
 TINY = ["facnn", "--size", "32", "--batch-size", "1", "--repeats", "1", "--device", "cpu"]
@@ -18,6 +19,20 @@ def test_facnn() -> None:
         assert "-" not in lines[row].removeprefix(row)
     assert lines["resnet18 forward"].count("1.00") >= 2  # its ratio to itself, in both precisions
     assert " - " in lines["resnet18 Grad-CAM, pytorch-grad-cam"]  # not measured in bf16
+
+
+def test_coda() -> None:
+    options = ["--size", "8", "--batch-size", "2", "--repeats", "1", "--device", "cpu"]
+    result = CliRunner().invoke(app, ["bench", "coda", *options])
+    assert result.exit_code == 0, result.output
+    for row in ("forward, materialised", "training step", "contributions to all classes"):
+        assert any(line.startswith(f"{row} ") for line in result.output.splitlines())
+    difference = float(result.output.split("largest difference of a logit, fp32: ")[1].split()[0])
+    assert difference < 1e-5
+    assert "MiB, ratio" in result.output or sys.platform != "linux"
+    unknown = CliRunner().invoke(app, ["bench", "coda", "--model", "facnn_resnet18"])
+    assert unknown.exit_code == 2
+    assert "expected one of: coda_net_l, coda_net_m, coda_net_s" in unknown.output
 
 
 def test_without_grad_cam(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,26 +12,13 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import timm_interpretable  # noqa: F401  registers the models
+from timm_interpretable.cli.bench_coda import materialised
 from timm_interpretable.models import CoDANet, DAUConv2d, published_state_dict
 from timm_interpretable.models.coda_net import squared_norms
 
 from .contract import ModelContract, create, images
 
 NAMES = timm.list_models(module="coda_net")
-
-
-def materialised(layer: DAUConv2d, x: Tensor, detach: bool = False) -> Tensor:
-    """The definition, with the weight of every unit at every position written down: the oracle."""
-    patches = F.unfold(x, layer.kernel_size, padding=layer.padding, stride=layer.stride)  # (N, D, L)
-    code = layer.code.weight.flatten(1) @ patches  # (N, r, L)
-    units = layer.units()  # (C, r + 1, D)
-    v = torch.einsum("crd,nrl->ncdl", units[:, :-1], code) + units[:, -1][None, :, :, None]
-    norm = v.square().sum(2, keepdim=True).sqrt()
-    w = v / norm * (norm**2 / (1 + norm**2) if layer.norm == "sq" else 1)
-    w = w.detach() if detach else w
-    out = (w * patches[:, None]).sum(2)
-    h, width = ((n + 2 * layer.padding - layer.kernel_size) // layer.stride + 1 for n in x.shape[2:])
-    return out.unflatten(2, (h, width))
 
 
 def tiny(**kwargs: Any) -> CoDANet:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from timm_interpretable import __version__
-from timm_interpretable.cli import bench, card, evaluate, explain, list_models, train
+from timm_interpretable.cli import bench, bench_coda, card, evaluate, explain, list_models, train
 
 __all__ = ["app"]
 
@@ -33,4 +33,5 @@ app.command("explain")(explain.explain)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("card")(card.card)
+bench.bench_app.command("coda")(bench_coda.coda)
 app.add_typer(bench.bench_app, name="bench")

@@ -60,7 +60,7 @@ class ClassMapView:
         attribution = self.attribution.attribute(
             x, target=target, layers=self.options.layers, contrast=self.options.contrast
         )
-        return {"attribution": attribution} | {f"class_maps.{block}": m for block, m in enumerate(maps, start=1)}  # type: ignore[dict-item]
+        return {"attribution": attribution} | {f"class_maps.{block}": m for block, m in enumerate(maps, start=1)}
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
         return logits.softmax(-1)
