@@ -14,7 +14,7 @@ def list_models() -> None:
     for names in our_models().values():
         for name in names:
             cfg = get_pretrained_cfg(name)
-            model = timm.create_model(name, pretrained=False)
+            model = timm.create_model(name, pretrained=False, device="meta")
             millions = sum(p.numel() for p in model.parameters()) / 1e6
             size = "x".join(str(side) for side in cfg.input_size[1:])
             try:

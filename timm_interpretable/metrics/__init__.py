@@ -2,8 +2,14 @@
 
 from timm_interpretable.metrics.alignment import gradcam_depth_correlation as gradcam_depth_correlation
 from timm_interpretable.metrics.gradcam import grad_cam as grad_cam
+from timm_interpretable.metrics.grid import (
+    cell_masks as cell_masks,
+    confident_grids as confident_grids,
+    grid_localisation as grid_localisation,
+)
 from timm_interpretable.metrics.localisation import (
     energy_in_box as energy_in_box,
     localisation_report as localisation_report,
     pointing_game as pointing_game,
 )
+from timm_interpretable.metrics.removal import pixel_removal as pixel_removal

@@ -72,7 +72,7 @@ class Trainer:
         if world_size > 1 and self.accelerator.device.type == "cuda":
             model = timm.layers.convert_sync_batchnorm(model)
         self.ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
-        self.criterion = create_classification_loss(smoothing=recipe.smoothing)
+        self.criterion = create_classification_loss(recipe.loss, smoothing=recipe.smoothing)
         optimizer = create_optimizer_v2(model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay)
         steps = len(self.loader)
         self.scheduler, _ = create_scheduler_v2(
@@ -121,7 +121,8 @@ class Trainer:
         )  # fmt: skip
         for images, labels in bar:
             self.scheduler.step_update(updates)
-            total += self._step(images, labels)
+            factor = self.recipe.logit_factor(updates / (self.recipe.epochs * len(self.loader)))
+            total += self._step(images, labels, factor)
             updates += 1
             self.ema.update(self.accelerator.unwrap_model(self.model), step=updates)
         loss = self.accelerator.reduce(total, "mean").item() / len(self.loader)
@@ -136,11 +137,15 @@ class Trainer:
         )  # fmt: skip
         self.history.append(dict(zip(_COLUMNS, row, strict=True)))
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, images: Tensor, labels: Tensor, factor: float) -> Tensor:
         images = images.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(self.accelerator.device, non_blocking=True)
         with self.accelerator.autocast():
-            loss = self.criterion(self.train_forward(images).float(), labels)
+            logits = self.train_forward(images).float()
+        if factor != 1:
+            bias = self.accelerator.unwrap_model(self.model).logit_bias
+            logits = (logits - bias) * factor + bias
+        loss = self.criterion(logits, labels)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()

@@ -11,6 +11,10 @@ class Recipe:
     sizes: training resolution by the epoch at which it starts, `((0, 96), (20, 128))`.
     crop: 'rrc' for timm's random resized crop with `scale`, or 'pad' for a random crop after 1/8 reflection padding.
     batch_size: global, over all processes.
+    loss: timm's name, 'ce', or 'bce' for one binary cross-entropy per class on one-hot labels.
+    anneal: (factor, fraction): the logits less the model's bias count `factor` times at first, falling geometrically to
+        once at that fraction of the run. A CoDA-Net starts as one of a low temperature, where random units already
+        make logits that differ, and ends at its own.
     follows: the recipe whose final weights this one starts from (a warm restart of the learning rate), or None.
     """
 
@@ -38,6 +42,8 @@ class Recipe:
     color_jitter: float = 0.0
     auto_augment: str | None = None
     eval_every: int = 2
+    loss: str = "ce"
+    anneal: tuple[float, float] | None = None
     seed: int = 0
     follows: str | None = None
 
@@ -45,6 +51,13 @@ class Recipe:
         """The same recipe for another number of epochs; resolutions change at the same fractions of it."""
         sizes = tuple((round(start * epochs / self.epochs), size) for start, size in self.sizes)
         return replace(self, epochs=epochs, sizes=sizes)
+
+    def logit_factor(self, progress: float) -> float:
+        """What the logits count in the loss at that fraction of the run."""
+        if self.anneal is None:
+            return 1.0
+        factor, end = self.anneal
+        return float(factor ** max(0.0, 1 - progress / end))
 
     def size_at(self, epoch: int) -> int:
         return [size for start, size in self.sizes if start <= epoch][-1]

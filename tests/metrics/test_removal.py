@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from timm_interpretable.metrics import pixel_removal
+
+TARGET = torch.tensor([0, 1])
+
+
+@pytest.fixture
+def images():
+    return 0.5 + 0.5 * torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def brightness(x):
+    """Two classes whose 'probability' is the share of pixels that are left."""
+    left = (x.sum(1) > 0).float().mean((1, 2))
+    return torch.stack([left, left], dim=1)
+
+
+def test_removes_the_asked_share(images):
+    fractions = (0, 0.25, 0.5, 1)
+    curve = pixel_removal(brightness, images, torch.rand(2, 4, 4), TARGET, fractions)
+    assert curve.tolist() == [[1, 0.75, 0.5, 0]] * 2
+
+
+@pytest.mark.parametrize("most_important_first", [False, True])
+def test_order(images, most_important_first):
+    """A model that sees one pixel, the most important of the map."""
+    maps = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(1))
+    best = maps.flatten(1).argmax(1)
+
+    def predict(x):
+        seen = x.sum(1).flatten(1).gather(1, best[:, None])[:, 0] > 0
+        return torch.stack([seen, seen], dim=1).float()
+
+    curve = pixel_removal(predict, images, maps, TARGET, (0, 1 / 16, 15 / 16, 1), most_important_first)
+    assert curve.tolist() == [[1, 0, 0, 0] if most_important_first else [1, 1, 1, 0]] * 2
+
+
+def test_target_and_fill(images):
+    def predict(x):
+        return torch.stack([x[:, 0].amax((1, 2)), x[:, 1].amin((1, 2))], dim=1)
+
+    grey = torch.tensor([0.25, 0.125, 0.0])[:, None, None]
+    curve = pixel_removal(predict, images, torch.zeros(2, 4, 4), TARGET, (1.0,), fill=grey)
+    assert curve.tolist() == [[0.25], [0.125]]
+
+
+def test_constant_map_and_half_precision_work(images):
+    plain = pixel_removal(brightness, images, torch.ones(2, 4, 4), TARGET)
+    half = pixel_removal(brightness, images.bfloat16(), torch.ones(2, 4, 4).bfloat16(), TARGET)
+    assert plain.shape == (2, 21)
+    assert torch.equal(plain, half)
+
+
+def test_input_is_left_alone(images):
+    before = images.clone()
+    pixel_removal(brightness, images, torch.rand(2, 4, 4), TARGET)
+    assert torch.equal(images, before)
+
+
+def test_bad_input(images):
+    with pytest.raises(ValueError, match=r"maps \(2, 3, 4\)"):
+        pixel_removal(brightness, images, torch.rand(2, 3, 4), TARGET)
+    with pytest.raises(ValueError, match=r"fractions has 1\.5"):
+        pixel_removal(brightness, images, torch.rand(2, 4, 4), TARGET, (1.5,))
