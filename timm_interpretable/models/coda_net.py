@@ -43,6 +43,10 @@ _Device = torch.device | str | None
 _Dtype = torch.dtype | None
 
 
+# elements of an intermediate result on a CPU: few enough that the allocator hands the same memory out again
+_BLOCK = 2**22
+
+
 class _SquaredNorms(torch.autograd.Function):
     """`n_c = a^T G_c a` for symmetric G: codes `(P, R)` and Gram matrices `(C, R, R)` to `(P, C)`.
 
@@ -53,28 +57,37 @@ class _SquaredNorms(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, codes: Tensor, gram: Tensor) -> Tensor:
         ctx.save_for_backward(codes, gram)
-        return _quadratic_forms(codes, gram)
+        return torch.cat([_quadratic_forms(rows, gram) for rows in _row_blocks(codes, gram)])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         codes, gram = ctx.saved_tensors
-        grad_codes = grad_gram = None
-        if ctx.needs_input_grad[0]:
-            grad_codes = 2 * (grad.unsqueeze(1) @ _times_gram(codes, gram)).squeeze(1)
-        if ctx.needs_input_grad[1]:
-            weighted = (grad.unsqueeze(2) * codes.unsqueeze(1)).flatten(1)
-            grad_gram = (weighted.t() @ codes).view_as(gram)
-        return grad_codes, grad_gram
+        grad_codes, grad_gram = [], []
+        for a, g in zip(_row_blocks(codes, gram), _row_blocks(grad, gram), strict=True):
+            if ctx.needs_input_grad[0]:
+                grad_codes.append(2 * (g.unsqueeze(1) @ _times_gram(a, gram)).squeeze(1))
+            if ctx.needs_input_grad[1]:
+                grad_gram.append((g.unsqueeze(2) * a.unsqueeze(1)).flatten(1).t() @ a)
+        return (
+            torch.cat(grad_codes) if grad_codes else None,
+            torch.stack(grad_gram).sum(0).view_as(gram) if grad_gram else None,
+        )
+
+
+def _row_blocks(rows: Tensor, gram: Tensor) -> tuple[Tensor, ...]:
+    """Rows in blocks whose products with the Gram matrices are small: fresh memory would cost more than the sums."""
+    if torch.compiler.is_compiling() or rows.is_cuda:
+        return (rows,)
+    return rows.split(max(1, _BLOCK // (gram.shape[0] * gram.shape[1])))
 
 
 def _times_gram(codes: Tensor, gram: Tensor) -> Tensor:
     """`(P, R)` and `(C, R, R)` to `G_c a`, `(P, C, R)`."""
-    return (codes @ gram.flatten(0, 1).t()).unflatten(1, gram.shape[:2])
+    return (codes @ gram.flatten(0, 1).t()).view(codes.shape[0], gram.shape[0], gram.shape[1])
 
 
 def _quadratic_forms(codes: Tensor, gram: Tensor) -> Tensor:
-    products = (codes @ gram.flatten(0, 1).t()).view(codes.shape[0], gram.shape[0], gram.shape[1])
-    return (products @ codes.unsqueeze(2)).squeeze(2)
+    return (_times_gram(codes, gram) @ codes.unsqueeze(2)).squeeze(2)
 
 
 def _gram_norms(codes: Tensor, units: Tensor) -> Tensor:
@@ -85,7 +98,6 @@ def _gram_norms(codes: Tensor, units: Tensor) -> Tensor:
     return squared
 
 
-@register_notrace_function
 def squared_norms(codes: Tensor, units: Tensor) -> Tensor:
     """`||v_c||^2`, `(N, h, w, C)`, of codes `(N, h, w, R)` and units `(C, R, D)`; in at least fp32."""
     dtype = torch.float32 if units.dtype != torch.float64 else torch.float64
@@ -98,6 +110,7 @@ def squared_norms(codes: Tensor, units: Tensor) -> Tensor:
     return squared.view(codes.shape[0], codes.shape[1], codes.shape[2], units.shape[0])
 
 
+@register_notrace_module  # works in blocks whose number depends on the input's shape
 class DAUConv2d(nn.Module):
     """A convolution of dynamic alignment units (equations 1 to 4 of the paper), in the factored form.
 
@@ -145,6 +158,20 @@ class DAUConv2d(nn.Module):
 
     def align(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         """`w^T x` for weights given by their factors: linear in x."""
+        if torch.jit.is_scripting():
+            return self._align(x, codes, scale)
+        return self._align_in_blocks(x, codes, scale)
+
+    @torch.jit.ignore
+    def _align_in_blocks(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.is_cuda:
+            return self._align(x, codes, scale)
+        per_image = codes.shape[1] * codes.shape[2] * self.weight.shape[0]
+        count = max(2, _BLOCK // max(1, per_image))  # of a single image torch's convolutions are slow
+        parts = zip(x.split(count), codes.split(count), scale.split(count), strict=True)
+        return torch.cat([self._align(*part) for part in parts])
+
+    def _align(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         products = F.conv2d(x, self.weight, None, self.stride, self.padding).permute(0, 2, 3, 1)
         products = products.unflatten(3, (self.out_channels, self.rank + 1))
         aligned = (products @ codes.to(products.dtype).unsqueeze(-1)).squeeze(-1)
