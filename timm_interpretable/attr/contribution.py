@@ -34,7 +34,45 @@ from timm_interpretable.attr.contract import (
 __all__ = ["InputContribution", "LayerContribution"]
 
 
-class InputContribution(GradientAttribution):
+class _Completeness:
+    """What contributions of any layer have in common: they add up to the logit less its bias."""
+
+    forward_func: Any
+
+    def has_convergence_delta(self) -> bool:
+        return True
+
+    @log_usage(part_of_slo=True)
+    def compute_convergence_delta(
+        self,
+        attributions: AttributionOutput,
+        start_point: Any,
+        end_point: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+    ) -> Tensor:
+        """`sum(attributions) - (logit - bias)` per sample, `(B,)`, in units of the logit.
+
+        The logit comes from the model's own forward pass; zero to rounding. `start_point` is ignored and only keeps
+        Captum's order of arguments: contributions account for the whole logit, not for a difference from a baseline.
+        """
+        x, _ = single_input(end_point, additional_forward_args)
+        total = single_input(attributions)[0].flatten(1).sum(1)
+        if len(total) != len(x):
+            raise AssertionError(f"{len(total)} attributions do not match the {len(x)} samples of end_point.")
+        model, classes = self._explained(x, target)
+        with torch.no_grad():
+            # not the model's logits: those of a half-precision model are rounded last, with the bias in them
+            outputs = _at_least_float32(model.head(model.forward_features(x))).sum((2, 3)) / model.temperature
+        return total - outputs.gather(1, classes[:, None])[:, 0]
+
+    def _explained(self, x: Tensor, target: TargetType) -> tuple[Any, Tensor]:
+        """The model in evaluation mode, and one class per image."""
+        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
+        return model, class_indices(target, len(x), model.num_classes, x.device)
+
+
+class InputContribution(_Completeness, GradientAttribution):
     """What each colour of each pixel contributes to a logit, exactly: the contributions add up to logit less bias.
 
     Explains the model in evaluation mode, whichever mode it is in, and of a compiled or (distributed) data parallel
@@ -75,8 +113,7 @@ class InputContribution(GradientAttribution):
             ValueError: several or empty inputs, additional arguments, `internal_batch_size` below 1.
         """
         x, is_tuple = single_input(inputs, additional_forward_args)
-        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
-        classes = class_indices(target, len(x), model.num_classes, x.device)
+        model, classes = self._explained(x, target)
         with torch.no_grad():
             parts = []
             for part in _parts(len(x), internal_batch_size):
@@ -114,8 +151,7 @@ class InputContribution(GradientAttribution):
         in `attribute`.
         """
         x, _ = single_input(inputs)
-        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
-        classes = class_indices(target, len(x), model.num_classes, x.device)
+        model, classes = self._explained(x, target)
         with torch.no_grad():
             parts = []
             for part in _parts(len(x), internal_batch_size):
@@ -132,34 +168,13 @@ class InputContribution(GradientAttribution):
         Arguments and errors as in `attribute`.
         """
         x, is_tuple = single_input(inputs)
-        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
-        classes = class_indices(target, len(x), model.num_classes, x.device)
+        model, classes = self._explained(x, target)
         with torch.no_grad():
             parts = [model.dynamic_weights(x[part]).rows(classes[part]) for part in _parts(len(x), internal_batch_size)]
             return like_input(_at_least_float32(torch.cat(parts)).contiguous(), is_tuple)
 
-    def has_convergence_delta(self) -> bool:
-        return True
 
-    @log_usage(part_of_slo=True)
-    def compute_convergence_delta(
-        self,
-        attributions: AttributionOutput,
-        start_point: Any,
-        end_point: Tensor | tuple[Tensor, ...],
-        target: TargetType = None,
-        additional_forward_args: Any = None,
-    ) -> Tensor:
-        """`sum(attributions) - (logit - bias)` per sample, `(B,)`, in units of the logit.
-
-        The logit comes from the model's own forward pass; zero to rounding. `start_point` is ignored and only keeps
-        Captum's order of arguments: contributions account for the whole logit, not for a difference from a baseline.
-        """
-        x, _ = single_input(end_point, additional_forward_args)
-        return _delta(explained_model(self.forward_func, "dynamic_weights"), attributions, x, target)
-
-
-class LayerContribution(LayerAttribution):
+class LayerContribution(_Completeness, LayerAttribution):
     """What each channel and position of one layer contributes to a logit, found by the layer's place, without a hook.
 
     Args:
@@ -194,8 +209,7 @@ class LayerContribution(LayerAttribution):
         `attribute_to_layer_input` at the first layer sees the encoded image, with twice the channels.
         """
         x, is_tuple = single_input(inputs, additional_forward_args)
-        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
-        classes = class_indices(target, len(x), model.num_classes, x.device)
+        model, classes = self._explained(x, target)
         depth = self.depth if attribute_to_layer_input else self.depth + 1
         with torch.no_grad():
             parts = []
@@ -206,34 +220,6 @@ class LayerContribution(LayerAttribution):
         if return_convergence_delta:
             return attributions, self.compute_convergence_delta(attributions, None, inputs, target)
         return attributions
-
-    def has_convergence_delta(self) -> bool:
-        return True
-
-    @log_usage(part_of_slo=True)
-    def compute_convergence_delta(
-        self,
-        attributions: AttributionOutput,
-        start_point: Any,
-        end_point: Tensor | tuple[Tensor, ...],
-        target: TargetType = None,
-        additional_forward_args: Any = None,
-    ) -> Tensor:
-        """As `InputContribution.compute_convergence_delta`."""
-        x, _ = single_input(end_point, additional_forward_args)
-        return _delta(explained_model(self.forward_func, "dynamic_weights"), attributions, x, target)
-
-
-def _delta(model: Any, attributions: AttributionOutput, x: Tensor, target: TargetType) -> Tensor:
-    total = single_input(attributions)[0].flatten(1).sum(1)
-    if len(total) != len(x):
-        raise AssertionError(f"{len(total)} attributions do not match the {len(x)} samples of end_point.")
-    model = evaluation_view(model)
-    classes = class_indices(target, len(x), model.num_classes, x.device)
-    with torch.no_grad():
-        # not the model's logits: those of a half-precision model are rounded last, with the bias in them
-        outputs = _at_least_float32(model.head(model.forward_features(x))).sum((2, 3)) / model.temperature
-    return total - outputs.gather(1, classes[:, None])[:, 0]
 
 
 def _product(rows: Tensor, inputs: Tensor) -> Tensor:
