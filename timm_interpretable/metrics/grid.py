@@ -37,7 +37,8 @@ def confident_grids(labels: Tensor, probs: Tensor, side: int = 3, count: int = 5
         candidates = ((labels == k) & (predicted == k)).nonzero()[:, 0]
         by_class.append(candidates[confidence[candidates].argsort(descending=True, stable=True)].tolist())
     cells, random = side * side, torch.Generator().manual_seed(seed)
-    grids, used = [], [0] * len(by_class)
+    grids: list[list[int]] = []
+    used = [0] * len(by_class)
     for _ in range(count):
         left = [k for k in range(len(by_class)) if used[k] < len(by_class[k])]
         if len(left) < cells:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["pixel_removal"]
+__all__ = ["QUARTER", "pixel_removal"]
+
+QUARTER = tuple(i / 80 for i in range(21))
+"""0 to 25 % of the pixels in 20 steps, as in the CoDA-Net paper."""
 
 
 def pixel_removal(
@@ -17,7 +20,7 @@ def pixel_removal(
     images: Tensor,
     maps: Tensor,
     target: Tensor,
-    fractions: Sequence[float] = tuple(i / 80 for i in range(21)),
+    fractions: Sequence[float] = QUARTER,
     most_important_first: bool = False,
     fill: float | Tensor = 0.0,
 ) -> Tensor:
@@ -30,7 +33,7 @@ def pixel_removal(
         images: `(B, C, H, W)`.
         maps: one importance per pixel, `(B, H, W)`.
         target: classes `(B,)`.
-        fractions: of the pixels, each in [0, 1]; by default 0 to 25 % in 20 steps, as in the CoDA-Net paper.
+        fractions: of the pixels, each in [0, 1].
         most_important_first: else the least important go first.
         fill: replaces a removed pixel; a number, or anything that broadcasts to the images.
 
