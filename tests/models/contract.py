@@ -118,6 +118,15 @@ class ModelContract:
         assert logits.dtype == torch.bfloat16
         assert logits.isfinite().all()
 
+    @pytest.mark.parametrize("training", [False, True])
+    def test_reset_classifier_keeps_device_dtype_and_mode(self, name: str, training: bool) -> None:
+        model = create(name, device="meta", dtype=torch.float64).train(training)
+        model.reset_classifier(0)
+        model.reset_classifier(2)
+        assert {p.device.type for p in model.parameters()} == {"meta"}
+        assert {p.dtype for p in model.parameters()} == {torch.float64}
+        assert {m.training for m in model.modules()} == {training}
+
     # --- features
 
     def test_features_only(self, name: str, x: Tensor) -> None:

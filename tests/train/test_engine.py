@@ -142,6 +142,25 @@ def test_a_run_goes_on_from_the_weights_of_another(data_dir, tmp_path):
         Trainer(first, data_dir, tmp_path / "3", workers=0, cpu=True, initial=weights)
 
 
+def test_anneal_ends_at_the_models_own_logits():
+    recipe = small_recipe(anneal=(100.0, 0.5))
+    assert [recipe.logit_factor(p) for p in (0, 0.25, 0.5, 0.9)] == pytest.approx([100, 10, 1, 1])
+    assert small_recipe().logit_factor(0) == 1
+
+
+def test_a_coda_net_learns_from_a_low_temperature(data_dir, tmp_path):
+    args = dict(channels=(4, 6), strides=(1, 2), kernel_sizes=(3, 3), ranks=(4, 4, 4), temperature=100.0)
+    changes = dict(model="coda_net_s", model_args=args, loss="bce", smoothing=0.0, epochs=12, lr=1e-2, ema_decay=0.9)
+    losses = {}
+    for anneal in (None, (1e4, 1.0)):
+        recipe = small_recipe(**changes, anneal=anneal, sizes=((0, 16),))
+        accuracy = Trainer(recipe, data_dir, tmp_path / str(anneal), workers=0, cpu=True).run()
+        losses[anneal] = float(read_log(tmp_path / str(anneal))[4]["train_loss"])
+    assert accuracy is not None
+    assert accuracy > 0.9
+    assert losses[1e4, 1.0] < 0.8 * losses[None]  # at its own temperature it has hardly begun by then
+
+
 def test_bad_input_is_named(data_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no train\.tar"):
         Trainer(small_recipe(), tmp_path, tmp_path / "out", workers=0, cpu=True)

@@ -385,7 +385,7 @@ class CoDANet(nn.Module):
             DAUConv2d(self.num_features, num_classes, device=device, dtype=dtype, **self._head)  # type: ignore[arg-type]
             if num_classes > 0
             else nn.Identity()
-        )
+        ).train(self.training)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
