@@ -27,7 +27,7 @@ _DPI = 100
 _WIDTH = 14.0  # inches
 _INK, _QUIET, _ACCENT, _BAR = "#1f2328", "#6e7781", "#c2410c", "#9aa7b4"
 _HEADING = 14  # points
-_PER_ROW = 8  # block panels
+_PER_ROW = 9  # panels through depth, at most
 _GREY = 0.55  # what the colour bar shows behind the see-through end of the colours
 
 
@@ -117,7 +117,7 @@ def explanation_figure(
     """
     picture, heat, values = _picture(image), overlay(image, class_map), _map(class_map)
     rows = math.ceil(len(evolution) / _PER_ROW)
-    heights = [4.35] + [2.45 + 2.05 * (rows - 1)] * bool(rows)
+    heights = [4.35 if weights is None else 3.45] + [2.45 + 2.05 * (rows - 1)] * bool(rows)
     layout = ConstrainedLayoutEngine(w_pad=0.10, h_pad=0.08)
     fig = Figure(figsize=(_WIDTH, sum(heights)), dpi=_DPI, layout=layout, facecolor="white")
     canvas = FigureCanvasAgg(fig)
@@ -135,7 +135,7 @@ def explanation_figure(
     _color_bar(top[1], values, map_label)
     if weights is not None:
         top[2].imshow(weights)
-        _heading(top[2], _fitted(canvas, "weights that found it", inches))
+        _heading(top[2], _fitted(canvas, "weights, as colours", inches))
     for ax in top[:-1]:
         _bare(ax)
         ax.set_anchor("NW")
@@ -180,7 +180,7 @@ def _prediction(ax: Axes, probs: Array, class_names: Sequence[str], target: int)
 
 
 def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, name: str, depth_label: str) -> None:
-    columns = max(_PER_ROW, 1) if rows > 1 else max(len(evolution), 6)
+    columns = max(math.ceil(len(evolution) / rows), 6)
     axes = part.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(evolution) :]:
         ax.set_visible(False)
