@@ -132,7 +132,7 @@ def explanation_figure(
     _heading(top[0], _fitted(canvas, title or "image", inches))
     top[1].imshow(heat)
     _heading(top[1], _fitted(canvas, f"evidence for “{name}”", inches + 0.4))
-    _color_bar(top[1], values, map_label)
+    _color_bar(top[1], values, map_label, width=48 if weights is None else 34)
     if weights is not None:
         top[2].imshow(weights)
         _heading(top[2], _fitted(canvas, "weights, as colours", inches))
@@ -197,7 +197,7 @@ def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, 
     _plain(part.suptitle(label, fontsize=13, color=_INK, x=0.10 / _WIDTH, ha="left"))
 
 
-def _color_bar(ax: Axes, values: Array, label: str) -> None:
+def _color_bar(ax: Axes, values: Array, label: str, width: int) -> None:
     colors, norm = _heat(values)
     # the power of ten goes to the label: matplotlib's own would float above the bar
     peak = _peak(values)
@@ -213,7 +213,7 @@ def _color_bar(ax: Axes, values: Array, label: str) -> None:
     exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     unit = f" (\N{MULTIPLICATION SIGN}10{exponent})" if power else ""
     _plain(bar.ax.yaxis.label)
-    bar.set_label("\n".join(textwrap.wrap(label + unit, 48)), fontsize=12, color=_INK, labelpad=6)
+    bar.set_label("\n".join(textwrap.wrap(label + unit, width)), fontsize=12, color=_INK, labelpad=6)
 
 
 def _heat(values: Array) -> tuple[Colormap, Normalize]:
