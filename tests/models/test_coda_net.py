@@ -132,7 +132,7 @@ def test_norms_are_fp32_under_autocast(norm: str) -> None:
     """A code of length 1e4 has norms whose squares no bf16 could tell apart; the scales must still be right."""
     torch.manual_seed(0)
     layer = DAUConv2d(6, 8, 3, padding=1, rank=16, norm=norm)
-    codes = torch.randn(1, 4, 4, 17).bfloat16()
+    codes = F.pad(1e4 * torch.randn(1, 4, 4, 16), (0, 1), value=1.0).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         squared = squared_norms(codes, layer.units())
     v = torch.einsum("nhwr,crd->nhwcd", codes.double(), layer.units().double())
