@@ -30,6 +30,7 @@ from timm_interpretable.attr.contract import (
     like_input,
     single_input,
 )
+from timm_interpretable.models import DynamicWeights
 
 __all__ = ["InputContribution", "LayerContribution"]
 
@@ -70,6 +71,23 @@ class _Completeness:
         """The model in evaluation mode, and one class per image."""
         model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
         return model, class_indices(target, len(x), model.num_classes, x.device)
+
+    def _attribute(
+        self, inputs: Tensor | tuple[Tensor, ...], target: TargetType, additional_forward_args: Any, depth: int | None,
+        internal_batch_size: int | None, return_convergence_delta: bool,
+    ) -> AttributionOutput | tuple[AttributionOutput, Tensor]:  # fmt: skip
+        """Contributions of the input of layer `depth`; of the image, its encodings paired, for None."""
+        x, is_tuple = single_input(inputs, additional_forward_args)
+        model, classes = self._explained(x, target)
+        with torch.no_grad():
+            parts = []
+            for weights, part in _passes(model, x, internal_batch_size):
+                terms = _product(weights.rows(classes[part], depth or 0), weights.inputs[depth or 0])
+                parts.append(model.encoding.decode(terms) if depth is None else terms)
+            attributions = like_input(torch.cat(parts).contiguous(), is_tuple)
+        if return_convergence_delta:
+            return attributions, self.compute_convergence_delta(attributions, None, inputs, target)
+        return attributions
 
 
 class InputContribution(_Completeness, GradientAttribution):
@@ -112,18 +130,9 @@ class InputContribution(_Completeness, GradientAttribution):
             IndexError: a target outside the model's classes.
             ValueError: several or empty inputs, additional arguments, `internal_batch_size` below 1.
         """
-        x, is_tuple = single_input(inputs, additional_forward_args)
-        model, classes = self._explained(x, target)
-        with torch.no_grad():
-            parts = []
-            for part in _parts(len(x), internal_batch_size):
-                weights = model.dynamic_weights(x[part])
-                terms = _product(weights.rows(classes[part]), weights.inputs[0])
-                parts.append(model.encoding.decode(terms))
-            attributions = like_input(torch.cat(parts).contiguous(), is_tuple)
-        if return_convergence_delta:
-            return attributions, self.compute_convergence_delta(attributions, None, inputs, target)
-        return attributions
+        return self._attribute(
+            inputs, target, additional_forward_args, None, internal_batch_size, return_convergence_delta
+        )
 
     def contributions(
         self, inputs: Tensor | tuple[Tensor, ...], internal_batch_size: int | None = None
@@ -137,8 +146,7 @@ class InputContribution(_Completeness, GradientAttribution):
         model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
         with torch.no_grad():
             parts = []
-            for part in _parts(len(x), internal_batch_size):
-                weights = model.dynamic_weights(x[part])
+            for weights, _ in _passes(model, x, internal_batch_size):
                 parts.append(model.encoding.decode(_product(weights.all_rows(), weights.inputs[0].unsqueeze(1))))
             return like_input(torch.cat(parts).contiguous(), is_tuple)
 
@@ -154,8 +162,7 @@ class InputContribution(_Completeness, GradientAttribution):
         model, classes = self._explained(x, target)
         with torch.no_grad():
             parts = []
-            for part in _parts(len(x), internal_batch_size):
-                weights = model.dynamic_weights(x[part])
+            for weights, part in _passes(model, x, internal_batch_size):
                 pairs = zip(weights.rows_by_depth(classes[part]), reversed(weights.inputs), strict=True)
                 parts.append([_product(rows, one).sum(1, keepdim=True) for rows, one in pairs])
             return [torch.cat(maps) for maps in reversed(list(zip(*parts, strict=True)))]
@@ -170,7 +177,7 @@ class InputContribution(_Completeness, GradientAttribution):
         x, is_tuple = single_input(inputs)
         model, classes = self._explained(x, target)
         with torch.no_grad():
-            parts = [model.dynamic_weights(x[part]).rows(classes[part]) for part in _parts(len(x), internal_batch_size)]
+            parts = [weights.rows(classes[part]) for weights, part in _passes(model, x, internal_batch_size)]
             return like_input(_at_least_float32(torch.cat(parts)).contiguous(), is_tuple)
 
 
@@ -208,18 +215,10 @@ class LayerContribution(_Completeness, LayerAttribution):
         They too add up to the logit less its bias. Arguments and errors as in `InputContribution.attribute`.
         `attribute_to_layer_input` at the first layer sees the encoded image, with twice the channels.
         """
-        x, is_tuple = single_input(inputs, additional_forward_args)
-        model, classes = self._explained(x, target)
         depth = self.depth if attribute_to_layer_input else self.depth + 1
-        with torch.no_grad():
-            parts = []
-            for part in _parts(len(x), internal_batch_size):
-                weights = model.dynamic_weights(x[part])
-                parts.append(_product(weights.rows(classes[part], depth), weights.inputs[depth]))
-            attributions = like_input(torch.cat(parts).contiguous(), is_tuple)
-        if return_convergence_delta:
-            return attributions, self.compute_convergence_delta(attributions, None, inputs, target)
-        return attributions
+        return self._attribute(
+            inputs, target, additional_forward_args, depth, internal_batch_size, return_convergence_delta
+        )
 
 
 def _product(rows: Tensor, inputs: Tensor) -> Tensor:
@@ -230,8 +229,11 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _parts(batch: int, size: int | None) -> Iterator[slice]:
+def _passes(model: Any, x: Tensor, size: int | None) -> Iterator[tuple[DynamicWeights, slice]]:
+    """The model's weights for at most `size` images at a time, and which images these are."""
     if size is not None and size < 1:
         raise ValueError(f"internal_batch_size={size} is out of range, expected at least 1.")
-    size = size or batch
-    return (slice(start, start + size) for start in range(0, batch, size))
+    size = size or len(x)
+    for start in range(0, len(x), size):
+        part = slice(start, start + size)
+        yield model.dynamic_weights(x[part]), part

@@ -57,8 +57,7 @@ def facnn(
         }
     except ValueError as error:  # a size that the model does not take
         fail(str(error))
-    where = f"{target}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}"
-    typer.echo(f"{batch_size} images of {size}x{size}, {where}; median of {repeats} interleaved repeats\n")
+    typer.echo(heading(batch_size, size, target, repeats))
     typer.echo(table(rows, seconds, batch_size))
     for note in notes:
         typer.echo(note)
@@ -120,6 +119,14 @@ def measure(
             if repeat >= 0:
                 seconds[row.name].append(time.perf_counter() - start)
     return {name: median(values) for name, values in seconds.items()}
+
+
+def heading(batch_size: int, size: int, device: "torch.device", repeats: int) -> str:
+    """On what, where and how often was measured, and an empty line."""
+    import torch
+
+    where = f"{device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}"
+    return f"{batch_size} images of {size}x{size}, {where}; median of {repeats} interleaved repeats\n"
 
 
 def table(rows: list[Row], seconds: dict[str, dict[str, float]], batch_size: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timm_interpretable.cli.bench import Row, measure, table
+from timm_interpretable.cli.bench import Row, heading, measure, table
 from timm_interpretable.cli.common import fail, pick_device
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def coda(
         "fp32": measure(rows, repeats, partial(torch.autocast, target.type, enabled=False), target),
         "bf16": measure(rows, repeats, partial(torch.autocast, target.type, torch.bfloat16), target),
     }
-    where = f"{target}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}"
-    typer.echo(f"{model}, {batch_size} images of {side}x{side}, {where}; median of {repeats} interleaved repeats\n")
+    typer.echo(f"{model}, {heading(batch_size, side, target, repeats)}")
     typer.echo(table(rows, seconds, batch_size))
     typer.echo(f"\nlargest difference of the logits less their bias, fp32, relative: {difference:.1e}")
     if target.type == "cuda":

@@ -83,14 +83,12 @@ class ContributionView:
 
         if options != Options("penultimate", False):
             fail("--layers and --contrast choose among the class maps of an FA-CNN; this model has none")
-        self.attribution = InputContribution(model)
+        self.encoding, self.attribution = model.encoding, InputContribution(model)
 
     def tensors(self, x: "Tensor", logits: "Tensor", target: "Tensor") -> "dict[str, Tensor]":
         maps = self.attribution.through_depth(x, target)[1:]
-        tensors: dict[str, Any] = {
-            "attribution": self.attribution.attribute(x, target),
-            "weights": self.attribution.effective_weights(x, target),
-        }
+        weights: Any = self.attribution.effective_weights(x, target)
+        tensors = {"attribution": self.encoding.decode(weights * self.encoding(x)), "weights": weights}
         return tensors | {f"contributions.{layer}": m for layer, m in enumerate(maps, start=1)}
 
     def probabilities(self, logits: "Tensor") -> "Tensor":

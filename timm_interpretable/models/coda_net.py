@@ -233,14 +233,13 @@ class DynamicWeights:
 
     def logits(self) -> Tensor:
         """The logits less their bias, `(N, K)`, in at least fp32."""
-        outputs = self.inputs[-1]
-        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sum((2, 3)) / self.temperature
+        return self._pooled(self.inputs[-1])
 
     def apply(self, x: Tensor) -> Tensor:
         """The linear map on any encoded images `(N, 2 in_chans, H, W)`; `(N, K)`. On its own input it is `logits`."""
         for layer, factors in zip(self.layers, self.factors, strict=True):
             x = layer.align(x, *factors)
-        return x.to(torch.promote_types(x.dtype, torch.float32)).sum((2, 3)) / self.temperature
+        return self._pooled(x)
 
     def rows(self, classes: Tensor, depth: int = 0) -> Tensor:
         """The row of one class per sample, `(N,)`, in the shape of the input of layer `depth`.
@@ -268,6 +267,9 @@ class DynamicWeights:
         for i in reversed(range(depth, len(self.layers))):
             rows = self.layers[i].align_transposed_all(rows, *self.factors[i], self._size(i))
         return rows / self.temperature
+
+    def _pooled(self, outputs: Tensor) -> Tensor:
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sum((2, 3)) / self.temperature
 
     def _size(self, i: int) -> tuple[int, int]:
         return (self.inputs[i].shape[2], self.inputs[i].shape[3])

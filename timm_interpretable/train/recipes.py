@@ -89,27 +89,17 @@ _facnn_cifar10 = Recipe(
     crop="pad",
 )
 
-# Warm restarts: more epochs from the weights that the recipes above end with, on fresh augmentations
-_facnn_imagenette_2 = replace(
-    _facnn_imagenette,
-    name="facnn_resnet18.imagenette-2",
-    epochs=30,
-    sizes=((0, 128), (18, 160)),
-    lr=1.5e-3,
-    warmup_epochs=1,
-    seed=1,
-    follows="facnn_resnet18.imagenette",
-)
-_facnn_cifar10_2 = replace(
-    _facnn_cifar10,
-    name="facnn_resnet18.cifar10-2",
-    epochs=18,
-    sizes=((0, 32),),
-    lr=1.5e-3,
-    warmup_epochs=1,
-    seed=1,
-    follows="facnn_resnet18.cifar10",
-)
+
+def _second_run(first: Recipe, epochs: int, sizes: tuple[tuple[int, int], ...]) -> Recipe:
+    """A warm restart: more epochs from the weights that `first` ends with, on fresh augmentations."""
+    return replace(
+        first, name=f"{first.name}-2", epochs=epochs, sizes=sizes, lr=1.5e-3, warmup_epochs=1, seed=1,
+        follows=first.name,
+    )  # fmt: skip
+
+
+_facnn_imagenette_2 = _second_run(_facnn_imagenette, epochs=30, sizes=((0, 128), (18, 160)))
+_facnn_cifar10_2 = _second_run(_facnn_cifar10, epochs=18, sizes=((0, 32),))
 
 # The baselines. On Imagenette as many epochs as take the FA-CNN's time, the cost of a step measured side by side on one
 # core. On CIFAR-10 the same epochs; 32 pixels leave the last stage of timm's resnet18 a single position.
