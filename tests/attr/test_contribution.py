@@ -89,7 +89,8 @@ def test_internal_batch_size_changes_nothing(coda_net, images, size):
         lambda **kwargs: method.effective_weights(images, TARGETS, **kwargs),
         lambda **kwargs: LayerContribution(coda_net, coda_net.head).attribute(images, TARGETS, **kwargs),
     ):
-        torch.testing.assert_close(run(internal_batch_size=size), run(), rtol=1e-4, atol=1e-6)
+        # the largest is about 1, and a convolution sums in another order at another batch size
+        torch.testing.assert_close(run(internal_batch_size=size), run(), rtol=1e-4, atol=4e-6)
     with pytest.raises(ValueError, match="internal_batch_size=0 is out of range"):
         method.attribute(images, 0, internal_batch_size=0)
 

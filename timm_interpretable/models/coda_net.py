@@ -43,66 +43,72 @@ _Device = torch.device | str | None
 _Dtype = torch.dtype | None
 
 
-# elements of an intermediate result on a CPU: few enough that the allocator hands the same memory out again
+# elements of an intermediate result: on a CPU few enough that the allocator hands the same memory out again
 _BLOCK = 2**22
+_BLOCK_CUDA = 2**28
+# positions whose products of two entries of the code (up to 2,369 for rank 64) stay in the cache of a CPU's core
+_POSITIONS = 512
+# rows of `a a^T` that are taken together: few, so that little is computed twice, but long operations
+_ROWS = 8
 
 
 class _SquaredNorms(torch.autograd.Function):
-    """`n_c = a^T G_c a` for symmetric G: codes `(N, h, w, R)` and Gram matrices `(C, R, R)` to `(N, h, w, C)`.
+    """`n_c = a^T G_c a` for symmetric G: codes `(R, M)` and Gram matrices `(C, R, R)` to `(C, M)`.
 
-    Keeps neither `G a`, as large as the output of the layer's convolution, nor anything else of that size for the
-    backward pass, which recomputes it. That pass is made of differentiable operations: second derivatives exist.
+    Keeps nothing larger than the codes for the backward pass. That pass is made of differentiable operations: second
+    derivatives exist.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, codes: Tensor, gram: Tensor) -> Tensor:
         ctx.save_for_backward(codes, gram)
-        return torch.cat([_quadratic_forms(some, gram) for some in _image_blocks(codes, gram)])
+        packed = _packed(gram)
+        return torch.cat([packed @ _products(some) for some in _position_blocks(codes, packed.shape[1])], dim=1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         codes, gram = ctx.saved_tensors
+        size = gram.shape[0] * gram.shape[1]
         grad_codes, grad_gram = [], []
-        for a, g in zip(_image_blocks(codes, gram), _image_blocks(grad, gram), strict=True):
+        for a, g in zip(_position_blocks(codes, size), _position_blocks(grad, size), strict=True):
+            weighted = (g.unsqueeze(1) * a).flatten(0, 1)  # (C R, m)
             if ctx.needs_input_grad[0]:
-                grad_codes.append(2 * (g.unsqueeze(3) @ _times_gram(a, gram)).squeeze(3))
+                grad_codes.append(2 * (gram.flatten(0, 1).t() @ weighted))
             if ctx.needs_input_grad[1]:
-                weighted = (g.unsqueeze(4) * a.unsqueeze(3)).flatten(3).flatten(0, 2)
-                grad_gram.append(weighted.t() @ a.flatten(0, 2))
+                grad_gram.append(a @ weighted.t())
         return (
-            torch.cat(grad_codes) if grad_codes else None,
-            torch.stack(grad_gram).sum(0).view_as(gram) if grad_gram else None,
+            torch.cat(grad_codes, dim=1) if grad_codes else None,
+            torch.stack(grad_gram).sum(0).unflatten(1, gram.shape[:2]).transpose(0, 1) if grad_gram else None,
         )
 
 
-def _image_blocks(x: Tensor, gram: Tensor) -> tuple[Tensor, ...]:
-    """A few images at a time, so that `G a` stays small: fresh memory would cost more than the sums."""
-    if torch.compiler.is_compiling() or x.is_cuda:
+def _position_blocks(x: Tensor, size: int) -> tuple[Tensor, ...]:
+    """A few positions of `(R, M)` at a time, for intermediate results of `size` numbers a position."""
+    if torch.compiler.is_compiling():
         return (x,)
-    return x.split(max(2, _BLOCK // max(1, x.shape[1] * x.shape[2] * gram.shape[0] * gram.shape[1])))
+    return x.split(max(1, _BLOCK_CUDA // size) if x.is_cuda else _POSITIONS, dim=1)
 
 
-def _times_gram(codes: Tensor, gram: Tensor) -> Tensor:
-    """`(N, h, w, R)`, of which the last is 1, and `(C, R, R)` to `G_c a`, `(N, h, w, C, R)`.
-
-    As a 1 x 1 convolution with a bias: on CPUs a matrix product with R = 65 columns is at times several times slower.
-    """
-    rows = gram.flatten(0, 1)
-    images = codes[..., :-1].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    products = F.conv2d(images, rows[:, :-1, None, None], rows[:, -1].contiguous())
-    return products.permute(0, 2, 3, 1).unflatten(3, (gram.shape[0], gram.shape[1]))
+def _products(codes: Tensor) -> Tensor:
+    """Codes `(R, M)` to the products of two of their entries, `(P, M)`, nearly every pair once."""
+    rows = [codes[i : i + _ROWS].unsqueeze(1) * codes[i:] for i in range(0, codes.shape[0], _ROWS)]
+    return torch.cat([products.flatten(0, 1) for products in rows])
 
 
-def _quadratic_forms(codes: Tensor, gram: Tensor) -> Tensor:
-    return (_times_gram(codes, gram) @ codes.unsqueeze(4)).squeeze(4)
+def _packed(gram: Tensor) -> Tensor:
+    """Symmetric matrices `(C, R, R)` to what their quadratic forms take of each product of `_products`, `(C, P)`."""
+    rows = [gram[:, i : i + _ROWS, i:] for i in range(0, gram.shape[1], _ROWS)]
+    return torch.cat([torch.cat([r[..., :_ROWS], 2 * r[..., _ROWS:]], dim=2).flatten(1) for r in rows], dim=1)
 
 
 def _gram_norms(codes: Tensor, units: Tensor) -> Tensor:
     gram = units @ units.transpose(1, 2)
-    if torch.jit.is_scripting():
-        return _quadratic_forms(codes, gram)
-    squared: Tensor = _SquaredNorms.apply(codes, gram)
-    return squared
+    positions = codes.flatten(0, 2)
+    if torch.jit.is_scripting():  # knows no autograd.Function
+        squared = ((positions @ gram) * positions).sum(-1)
+    else:
+        squared = _SquaredNorms.apply(positions.t().contiguous(), gram)
+    return squared.t().reshape(codes.shape[0], codes.shape[1], codes.shape[2], -1)
 
 
 def squared_norms(codes: Tensor, units: Tensor) -> Tensor:
@@ -179,7 +185,11 @@ class DAUConv2d(nn.Module):
     def _align(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         products = F.conv2d(x, self.weight, None, self.stride, self.padding).permute(0, 2, 3, 1)
         products = products.unflatten(3, (self.out_channels, self.rank + 1))
-        aligned = (products @ codes.to(products.dtype).unsqueeze(-1)).squeeze(-1)
+        codes = codes.to(products.dtype)
+        if products.dtype == torch.float32:  # here small matrix products are slower on a CPU than a sum of products
+            aligned = (products * codes.unsqueeze(-2)).sum(-1)
+        else:
+            aligned = (products @ codes.unsqueeze(-1)).squeeze(-1)
         return (aligned.to(scale.dtype) * scale).to(x.dtype).permute(0, 3, 1, 2)
 
     def align_transposed(self, y: Tensor, codes: Tensor, scale: Tensor, size: tuple[int, int]) -> Tensor:
