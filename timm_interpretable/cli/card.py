@@ -14,9 +14,6 @@ def card(
     evaluation: Annotated[Path, typer.Option(help="What `evaluate --json` wrote for its weights.")],
     baseline_run: Annotated[Path | None, typer.Option(help="Folder of the baseline's finished run.")] = None,
     baseline_evaluation: Annotated[Path | None, typer.Option(help="`evaluate --json` of the baseline.")] = None,
-    first_evaluation: Annotated[
-        Path | None, typer.Option(help="`evaluate --json` of the run that this one went on from.")
-    ] = None,
     out: Annotated[Path, typer.Option(help="Parent of the model's folder.")] = Path("hub_cards"),
 ) -> None:
     """Write the folder of a released model: weights, config.json and model card."""
@@ -26,7 +23,7 @@ def card(
         fail("--baseline-run and --baseline-evaluation go together")
     try:
         baseline = Trained.load(baseline_run, baseline_evaluation) if baseline_run and baseline_evaluation else None
-        write_card(name, Trained.load(run, evaluation, first_evaluation), out / name, baseline)
+        write_card(name, Trained.load(run, evaluation), out / name, baseline)
     except (OSError, ValueError, RuntimeError) as error:
         fail(str(error))
     typer.echo(f"{out / name}")

@@ -35,20 +35,19 @@ _DATASETS = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training run, the evaluation of its weights, and that of the run it went on from, if any."""
+    """A finished training run and the evaluation of its weights."""
 
     weights: Path
     result: dict[str, Any]
     evaluation: dict[str, Any]
-    first_evaluation: dict[str, Any] | None = None
 
     @classmethod
-    def load(cls, run: Path, evaluation: Path, first_evaluation: Path | None = None) -> "Trained":
-        """From the folder that `train` filled and the files that `evaluate --json` wrote.
+    def load(cls, run: Path, evaluation: Path) -> "Trained":
+        """From the folder that `train` filled and the file that `evaluate --json` wrote.
 
         Raises:
             FileNotFoundError: the run is not complete, or there is no evaluation.
-            ValueError: the evaluation is of other weights; a run that went on from another comes without that one's.
+            ValueError: the evaluation is of other weights.
         """
         if not (run / "result.json").is_file():
             raise FileNotFoundError(f"{run} has no result.json; expected a run that was trained to its end.")
@@ -57,19 +56,15 @@ class Trained:
         if report["sha256"] != sha256(weights):
             raise ValueError(f"{evaluation} is not of the weights in {run}.")
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-        previous = result.get("previous")
-        if (previous is None) != (first_evaluation is None):
-            follows = previous["recipe"]["name"] if previous else "no other run"
-            raise ValueError(f"{run} went on from {follows}; give the evaluation of that, and only of that.")
-        first = json.loads(first_evaluation.read_text(encoding="utf-8")) if first_evaluation else None
-        if first and previous and first["sha256"] != previous["sha256"]:
-            raise ValueError(f"{first_evaluation} is not of the weights that {run} went on from.")
-        return cls(weights, result, report, first)
+        return cls(weights, result, report)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """`result.json` of every run, first to last."""
-        return [self.result["previous"], self.result] if self.result.get("previous") else [self.result]
+        """`result.json` of every run that led to the weights, first to last."""
+        runs = [self.result]
+        while (previous := runs[0].get("previous")) is not None:
+            runs.insert(0, previous)
+        return runs
 
 
 def write_card(name: str, trained: Trained, folder: Path, baseline: Trained | None = None) -> None:
@@ -140,10 +135,10 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
         classes=", ".join(timm.get_pretrained_cfg(name).label_names),
         model=_row(trained),
         baseline=_row(baseline) if baseline else None,
-        first=_row(trained, first=True) if trained.first_evaluation else None,
-        recipes=[run["recipe"]["name"] for run in trained.runs],
+        commands=_commands(trained) + (_commands(baseline) if baseline else []),
         difference=_difference(trained, baseline),
-        training=[_training(run["recipe"]) for run in trained.runs],
+        training=_training(trained),
+        baseline_training=_training(baseline) if baseline else None,
         hardware=trained.result["hardware"],
         versions=f"torch {trained.result['torch']}, timm {trained.result['timm']}",
         boxed=trained.evaluation.get("boxes", {}).get("images"),
@@ -152,13 +147,10 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
     )
 
 
-def _row(trained: Trained, first: bool = False) -> dict[str, Any]:
-    """The numbers of all runs and the final weights, or of the first run and its weights."""
-    runs = trained.runs[:1] if first else trained.runs
-    recipe, evaluation = runs[-1]["recipe"], (first and trained.first_evaluation) or trained.evaluation
+def _row(trained: Trained) -> dict[str, Any]:
+    runs, evaluation = trained.runs, trained.evaluation
     return dict(
-        recipe=recipe["name"],
-        model=recipe["model"],
+        model=runs[-1]["recipe"]["model"],
         accuracy=f"{100 * evaluation['accuracy']:.2f} %",
         size="{} x {}".format(*evaluation["input_size"][1:]),
         parameters=f"{evaluation['parameters'] / 1e6:.2f} M",
@@ -170,18 +162,31 @@ def _row(trained: Trained, first: bool = False) -> dict[str, Any]:
 def _difference(trained: Trained, baseline: Trained | None) -> str:
     if baseline is None:
         return "No baseline has been trained at this budget yet."
-    compared = trained.first_evaluation or trained.evaluation
-    points = 100 * (compared["accuracy"] - baseline.evaluation["accuracy"])
-    if trained.first_evaluation:
-        return f"Difference at the baseline's budget, after the first run: {points:+.2f} points, one seed each."
+    points = 100 * (trained.evaluation["accuracy"] - baseline.evaluation["accuracy"])
     return f"Difference: {points:+.2f} points, one seed each."
 
 
-def _training(recipe: dict[str, Any]) -> str:
+def _commands(trained: Trained) -> list[str]:
+    """The command of every run."""
+    commands = []
+    for run in trained.runs:
+        recipe = run["recipe"]
+        start = f" --initial runs/{recipe['follows']}/model.safetensors" if recipe.get("follows") else ""
+        compile = " --compile" if run.get("compile") else ""
+        commands.append(f"timm-interpretable train {recipe['name']} --data-dir DIR{start}{compile}")
+    return commands
+
+
+def _training(trained: Trained) -> str:
+    return "; then ".join(_settings(run["recipe"]) for run in trained.runs)
+
+
+def _settings(recipe: dict[str, Any]) -> str:
     sizes = ", ".join(f"{size} px from epoch {start + 1}" for start, size in recipe["sizes"])
+    loss = {"ce": "cross-entropy", "bce": "binary cross-entropy"}[recipe["loss"]]
     return (
         f"{recipe['opt']}, learning rate {recipe['lr']:g} with {recipe['warmup_epochs']:g} warm-up epochs and cosine "
-        f"decay, weight decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, label smoothing "
+        f"decay, weight decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, {loss}, label smoothing "
         f"{recipe['smoothing']:g}, averaged weights ({recipe['ema_decay']:g}), bf16 autocast; {sizes}; seed "
         f"{recipe['seed']}"
     )

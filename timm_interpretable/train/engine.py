@@ -80,6 +80,7 @@ class Trainer:
             warmup_lr=recipe.lr / 100, min_lr=recipe.lr / 1000, step_on_epochs=False, updates_per_epoch=steps,
         )  # fmt: skip
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.compile = compile
         self.train_forward = torch.compile(self.model) if compile else self.model
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
@@ -211,6 +212,7 @@ class Trainer:
             "eval_accuracy": accuracy,
             "minutes": sum(row["seconds"] for row in self.history) / 60,
             "cpu_minutes": sum(row["cpu_seconds"] for row in self.history) / 60,
+            "compile": self.compile,
             "hardware": hardware(self.accelerator),
             "torch": torch.__version__,
             "timm": timm.__version__,
