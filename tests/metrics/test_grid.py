@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from timm_interpretable.metrics import cell_masks, confident_grids, grid_localisation
+from timm_interpretable.metrics import cell_masks, confident_grids, grid_localisation, maps_by_class
 
 
 def predictions(count=200, classes=5, seed=0):
@@ -55,11 +55,11 @@ def grids():
 
 def test_a_perfect_map_scores_one_and_a_constant_one_chance(grids):
     masks = cell_masks(3, 4, 6).float()
-    perfect = grid_localisation(lambda x, t: x * masks[t][:, None] - (1 - masks[t][:, None]), *grids)
+    perfect = grid_localisation(maps_by_class(lambda x, t: x * masks[t][:, None] - (1 - masks[t][:, None])), *grids)
     assert torch.equal(perfect, torch.ones(5, 9))
-    constant = grid_localisation(lambda x, t: torch.ones_like(x), *grids)
+    constant = grid_localisation(maps_by_class(lambda x, t: torch.ones_like(x)), *grids)
     torch.testing.assert_close(constant, torch.full((5, 9), 1 / 9))
-    zero = grid_localisation(lambda x, t: torch.zeros_like(x), *grids)
+    zero = grid_localisation(maps_by_class(lambda x, t: torch.zeros_like(x)), *grids)
     assert torch.equal(zero, torch.zeros(5, 9))
 
 
@@ -68,23 +68,22 @@ def test_every_image_lies_in_its_cell(grids):
     images, classes = grids
     bright = torch.zeros_like(images)
     bright[:, 4] = 1  # the middle
-    shares = grid_localisation(lambda x, t: x, bright, classes)
+    shares = grid_localisation(maps_by_class(lambda x, t: x), bright, classes)
     assert torch.equal(shares, torch.eye(9)[4].expand(5, 9))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_batch_size_does_not_matter(grids, batch_size):
-    def attribute(x, target):
+    @maps_by_class
+    def maps(x, target):
         return torch.sin(x * (1 + target[:, None, None, None]))
 
-    torch.testing.assert_close(
-        grid_localisation(attribute, *grids, batch_size=batch_size), grid_localisation(attribute, *grids)
-    )
+    torch.testing.assert_close(grid_localisation(maps, *grids, batch_size=batch_size), grid_localisation(maps, *grids))
 
 
 def test_bad_shapes(grids):
     images, classes = grids
     with pytest.raises(ValueError, match=r"images \(5, 8, 3, 4, 6\)"):
-        grid_localisation(lambda x, t: x, images[:, :8], classes[:, :8])
+        grid_localisation(maps_by_class(lambda x, t: x), images[:, :8], classes[:, :8])
     with pytest.raises(ValueError, match=r"expected \(N,\) and \(N, K\)"):
         confident_grids(torch.zeros(3), torch.zeros(4, 2))

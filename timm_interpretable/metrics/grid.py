@@ -11,7 +11,19 @@ from torch import Tensor
 
 from timm_interpretable.metrics.localisation import energy_in_box
 
-__all__ = ["cell_masks", "confident_grids", "grid_localisation"]
+__all__ = ["MapsOfClasses", "cell_masks", "confident_grids", "grid_localisation", "maps_by_class"]
+
+MapsOfClasses = Callable[[Tensor, Tensor], Tensor]
+"""Images `(B, C, H, W)` and n classes for each, `(B, n)`, to signed maps `(B, n, H, W)`."""
+
+
+def maps_by_class(attribute: Callable[[Tensor, Tensor], Tensor]) -> MapsOfClasses:
+    """Of an attribution `(images, target) -> (B, c, H, W)`, such as Captum's: one call per class, channels added up."""
+
+    def maps(images: Tensor, classes: Tensor) -> Tensor:
+        return torch.stack([attribute(images, column).sum(1) for column in classes.unbind(1)], dim=1)
+
+    return maps
 
 
 def confident_grids(labels: Tensor, probs: Tensor, side: int = 3, count: int = 500, seed: int = 0) -> Tensor:
@@ -61,19 +73,17 @@ def cell_masks(side: int, height: int, width: int, device: torch.device | None =
     return torch.arange(side * side, device=device)[:, None, None] == cell
 
 
-def grid_localisation(
-    attribute: Callable[[Tensor, Tensor], Tensor], images: Tensor, classes: Tensor, batch_size: int = 16
-) -> Tensor:
+def grid_localisation(maps: MapsOfClasses, images: Tensor, classes: Tensor, batch_size: int = 16) -> Tensor:
     """Share of the positive attribution to each image's class that lies in its cell, `(G, side * side)` in [0, 1].
 
-    Chance is `1 / side**2`. The attribution is added up over the channels before its positive part is taken.
+    Chance is `1 / side**2`.
 
     Args:
-        attribute: `(B, C, H, W)` images and `(B,)` classes to attributions `(B, c, H, W)`, such as
+        maps: what makes the maps; `maps_by_class(attribution)` for an attribution of one class at a time, such as
             `lambda x, target: InputContribution(model).attribute(x, target)`.
         images: the images of every grid, `(G, side * side, C, h, w)`.
         classes: theirs, `(G, side * side)`.
-        batch_size: grids per call of `attribute`.
+        batch_size: grids per call of `maps`.
 
     Raises:
         ValueError: the number of images is not a square, or `classes` has another shape.
@@ -88,9 +98,7 @@ def grid_localisation(
     shares = []
     for some, theirs in zip(images.split(batch_size), classes.split(batch_size), strict=True):
         grids = some.unflatten(1, (side, side)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-        per_cell = [
-            energy_in_box(attribute(grids, theirs[:, cell]).sum(1), masks[cell].expand(len(grids), -1, -1))
-            for cell in range(side * side)
-        ]
-        shares.append(torch.stack(per_cell, dim=1))
+        inside = masks.expand(len(grids), *masks.shape)
+        found = maps(grids, theirs)
+        shares.append(energy_in_box(found.flatten(0, 1), inside.flatten(0, 1)).view(theirs.shape))
     return torch.cat(shares)

@@ -37,7 +37,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-__all__ = ["CoDANet", "DAUConv2d", "DynamicWeights", "published_state_dict"]
+__all__ = ["CoDANet", "DAUConv2d", "DynamicWeights", "published_state_dict", "with_more_ranks"]
 
 _Device = torch.device | str | None
 _Dtype = torch.dtype | None
@@ -542,6 +542,25 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: CoDANet) -> dict[
         index = torch.arange(wanted // 2) % halves[0].shape[-3]
         scale = 2 * halves[0].shape[-3] / wanted
         state_dict[name] = torch.cat([half.index_select(-3, index) * scale for half in halves], dim=-3)
+    return state_dict
+
+
+def with_more_ranks(state_dict: dict[str, Tensor], model: CoDANet) -> dict[str, Tensor]:
+    """The weights of a model of lower ranks, in one of higher ranks that computes the same function.
+
+    The units' weights for the new entries of the code are 0; the new rows of A are those that `model` has.
+    """
+    state_dict, names = dict(state_dict), {id(module): name for name, module in model.named_modules()}
+    for layer in model.dynamic_layers():
+        code, weight = f"{names[id(layer)]}.code.weight", f"{names[id(layer)]}.weight"
+        rank = len(state_dict[code])
+        if rank > layer.rank:
+            raise ValueError(f"{code} has rank {rank}, expected at most the model's {layer.rank}.")
+        rows = layer.code.weight.detach()[rank:].to(state_dict[code].dtype)
+        units = state_dict[weight].unflatten(0, (layer.out_channels, rank + 1))
+        zeros = units.new_zeros(layer.out_channels, layer.rank - rank, *units.shape[2:])
+        state_dict[code] = torch.cat([state_dict[code], rows])
+        state_dict[weight] = torch.cat([units[:, :-1], zeros, units[:, -1:]], dim=1).flatten(0, 1)
     return state_dict
 
 

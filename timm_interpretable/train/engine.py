@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from timm_interpretable.data.datasets import open_split
 from timm_interpretable.data.images import squash_transform
+from timm_interpretable.models.coda_net import CoDANet, with_more_ranks
 from timm_interpretable.models.weights import sha256
 from timm_interpretable.train.curves import save_curves
 from timm_interpretable.train.pipeline import SeededImages, train_loader
@@ -67,7 +68,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         model = timm.create_model(recipe.model, num_classes=recipe.num_classes, **recipe.model_args)
         if initial is not None:
-            model.load_state_dict(load_file(initial))
+            state = load_file(initial)
+            model.load_state_dict(with_more_ranks(state, model) if isinstance(model, CoDANet) else state)
         model = model.to(self.accelerator.device, memory_format=torch.channels_last)
         if world_size > 1 and self.accelerator.device.type == "cuda":
             model = timm.layers.convert_sync_batchnorm(model)

@@ -12,10 +12,10 @@ class Recipe:
     crop: 'rrc' for timm's random resized crop with `scale`, or 'pad' for a random crop after 1/8 reflection padding.
     batch_size: global, over all processes.
     loss: timm's name, 'ce', or 'bce' for one binary cross-entropy per class on one-hot labels.
-    anneal: (factor, fraction): the logits less the model's bias count `factor` times at first, falling geometrically to
-        once at that fraction of the run. A CoDA-Net starts as one of a low temperature, where random units already
-        make logits that differ, and ends at its own.
-    follows: the recipe whose final weights this one starts from (a warm restart of the learning rate), or None.
+    anneal: (factor, fraction), for CoDA-Nets: the logits less the model's bias count `factor` times at first, falling
+        geometrically to once at that fraction of the run, from a low temperature, where random units already make
+        logits that differ, to the model's own. They are sums over positions, so those of smaller images count more.
+    follows: the recipe whose final weights this one starts from, or None. A CoDA-Net may have grown in rank.
     """
 
     name: str
@@ -57,7 +57,8 @@ class Recipe:
         if self.anneal is None:
             return 1.0
         factor, end = self.anneal
-        return float(factor ** max(0.0, 1 - progress / end))
+        area = (self.eval_size / self.size_at(int(progress * self.epochs + 1e-6))) ** 2
+        return float(area * factor ** max(0.0, 1 - progress / end))
 
     def size_at(self, epoch: int) -> int:
         return [size for start, size in self.sizes if start <= epoch][-1]
