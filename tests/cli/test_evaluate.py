@@ -189,3 +189,24 @@ def test_other_number_of_classes(data_dir: Path, tmp_path: Path) -> None:
 def test_grad_cam_needs_a_feature_map() -> None:
     with pytest.raises(ValueError, match="Grad-CAM needs a feature map"):
         grad_cam(timm.create_model("test_vit").eval(), torch.rand(1, 3, 160, 160), torch.tensor([0]))
+
+
+def test_pixel_removal_of_every_method(data_dir, facnn):
+    out = data_dir / "report.json"
+    result = run("--data-dir", data_dir, "--weights", facnn, "--removal", 4, "--costly", 2, "--json", out)
+    assert result.exit_code == 0, result.output
+    report = json.loads(out.read_text())["removal"]
+    assert {name: row["images"] for name, row in report.items()} == {
+        "class map": 4, "class map, contrast": 4, "Grad-CAM": 4, "input x gradient": 4,
+        "integrated gradients": 2, "occlusion 5": 2, "occlusion 9": 2,
+    }  # fmt: skip
+    assert "integrated gradients" in result.output
+    whole = {row["curve"][0] for row in report.values() if row["images"] == 4}
+    assert len(whole) == 1  # nothing is removed yet: the same probability for every method
+    assert len(report["class map"]["curve"]) == 21
+
+
+def test_grids_need_nine_classes(data_dir, facnn):
+    result = run("--data-dir", data_dir, "--weights", facnn, "--grids", 1)
+    assert result.exit_code == 2
+    assert "0 grids of 3x3" in result.output

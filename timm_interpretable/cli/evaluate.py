@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,9 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="A .safetensors file instead of the released weights.")] = None,
     split: Annotated[str, typer.Option(help="Images that decide the accuracy.")] = "val",
     boxes: Annotated[bool, typer.Option(help="Also localisation on boxed.tar with boxed_boxes.csv.")] = False,
+    grids: Annotated[int, typer.Option(min=0, help="Also grid localisation, 3 x 3, on so many grids.")] = 0,
+    removal: Annotated[int, typer.Option(min=0, help="Also pixel removal, on so many images, evenly spaced.")] = 0,
+    costly: Annotated[int, typer.Option(min=1, help="Grids or images for methods of many passes.")] = 20,
     input_size: Annotated[int | None, typer.Option(help="Side of the input, instead of the model's own.")] = None,
     mean_std: Annotated[MeanStd | None, typer.Option(help="Normalisation, instead of the model's own.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
@@ -38,6 +42,8 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file too.")] = None,
 ) -> None:
     """Top-1 accuracy of a model on a folder of images; with --boxes, whether its maps look at the object.
+
+    --grids and --removal are the tests of the CoDA-Net paper, for the model's own maps and for other methods.
 
     Every model sees the whole image, squashed to its input size. What the command line does not say comes from
     config.json or a training run's result.json next to the weights, then from timm.
@@ -49,7 +55,8 @@ def evaluate(
         net, settings = _load(model, weights, target)
         transform = _transform(net, settings, input_size, mean_std)
         images, classes = _open(data_dir, split, transform, net)
-        accuracy = _accuracy(net, _loader(images, batch_size, workers), target)
+        logits, labels = _logits(net, _loader(images, batch_size, workers), target)
+        accuracy = (logits.argmax(1) == labels).float().mean().item()
         typer.echo(f"{model}: top-1 {100 * accuracy:.2f} % of the {len(images)} images of {split}")
         report: dict[str, Any] = dict(model=model, split=split, images=len(images), accuracy=accuracy)
         report |= dict(input_size=list(images[0][0].shape), parameters=sum(p.numel() for p in net.parameters()))
@@ -57,6 +64,9 @@ def evaluate(
         if boxes:
             report["boxes"] = _localisation(net, data_dir, classes, transform, batch_size, workers, target)
             _print_localisation(report["boxes"])
+        if grids or removal:
+            report |= _faithfulness(net, _loader(images, batch_size, workers), logits, grids, removal, costly, target)
+            _print_faithfulness(report)
     except (OSError, ValueError) as error:
         fail(str(error))
     if json_file is not None:
@@ -146,16 +156,73 @@ def _loader(images: Any, batch_size: int, workers: int) -> "DataLoader[Any]":
     return DataLoader(images, batch_size=batch_size, num_workers=workers)
 
 
-def _accuracy(net: Any, loader: "DataLoader[Any]", device: "torch.device") -> float:
+def _logits(net: Any, loader: "DataLoader[Any]", device: "torch.device") -> tuple["Tensor", "Tensor"]:
+    """Of all images, with their labels, on the CPU."""
     import torch
     from tqdm import tqdm
 
-    right = seen = 0
+    logits, targets = [], []
     with torch.inference_mode():
         for x, labels in tqdm(loader, desc="accuracy", leave=False, disable=None):
-            right += int((net(x.to(device)).argmax(1).cpu() == labels).sum())
-            seen += len(labels)
-    return right / seen
+            logits.append(net(x.to(device)).float().cpu())
+            targets.append(labels)
+    return torch.cat(logits), torch.cat(targets)
+
+
+# --- the tests of the CoDA-Net paper
+
+
+def _faithfulness(
+    net: Any, loader: "DataLoader[Any]", logits: "Tensor", grids: int, removal: int, costly: int, device: "torch.device"
+) -> dict[str, Any]:
+    import torch
+
+    from timm_interpretable.metrics import COSTLY, comparison_methods, grid_report, removal_report
+
+    parts = list(loader)
+    images, labels = (torch.cat([part[i] for part in parts]).to(device) for i in (0, 1))
+    methods, report = comparison_methods(net), {}
+    # a CoDA-Net is trained with one binary cross-entropy per class
+    probs_of = torch.sigmoid if hasattr(net, "dynamic_weights") else partial(torch.softmax, dim=1)
+    if grids:
+        counts = {name: min(grids, costly) if name in COSTLY else grids for name in methods}
+        report["grids"] = grid_report(_shown(methods, "grids"), images, labels, probs_of(logits), counts)
+    if removal:
+        for name, maps in methods.items():
+            count = min(removal, costly if name in COSTLY else removal, len(images))
+            some = torch.arange(count, device=device) * len(images) // count  # of every class
+            one = _shown({name: maps}, "removal")
+            found = removal_report(one, lambda x: probs_of(net(x)), images[some], labels[some])
+            report.setdefault("removal", {}).update(found)
+    return report
+
+
+def _shown(methods: dict[str, Any], what: str) -> dict[str, Any]:
+    """The same methods, each with a bar that counts images."""
+    from tqdm import tqdm
+
+    def shown(name: str, maps: Any) -> Any:
+        bar = tqdm(desc=f"{what}, {name}", unit="image", leave=False, disable=None)
+
+        def counted(images: "Tensor", classes: "Tensor") -> "Tensor":
+            found: Tensor = maps(images, classes)
+            bar.update(len(images))
+            return found
+
+        return counted
+
+    return {name: shown(name, maps) for name, maps in methods.items()}
+
+
+def _print_faithfulness(report: dict[str, Any]) -> None:
+    if "grids" in report:
+        typer.echo(f"\n{'3 x 3 grids':<22} {'mean':>7} {'median':>7} {'sem':>7} {'grids':>6}   chance 0.111\n")
+        for name, row in report["grids"].items():
+            typer.echo(f"{name:<22} {row['mean']:>7.3f} {row['median']:>7.3f} {row['sem']:>7.3f} {row['grids']:>6}")
+    if "removal" in report:
+        typer.echo(f"\n{'pixel removal':<22} {'area':>7} {'images':>7}\n")
+        for name, row in report["removal"].items():
+            typer.echo(f"{name:<22} {row['area']:>7.3f} {row['images']:>7}")
 
 
 # --- the boxes
