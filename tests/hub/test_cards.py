@@ -102,3 +102,14 @@ def test_card_names_every_run_that_led_to_the_weights(tmp_path):
     assert "22 + 22 | 3 + 3" in card
     assert f"train {NAME} --data-dir DIR\n" in card
     assert f"train next --data-dir DIR --initial runs/{NAME}/model.safetensors --compile\n" in card
+
+
+def test_card_has_the_two_tests_of_the_coda_net_paper(tmp_path):
+    grids = {"class map": dict(mean=0.5, sem=0.01, median=0.6, grids=20)}
+    removal = {"class map": dict(area=0.7, images=30, curve=[0.9, 0.2])}
+    run = finished_run(tmp_path / "a", NAME, 0.5, grids=grids, removal=removal)
+    assert write(tmp_path, run).exit_code == 0
+    card = (tmp_path / "cards" / NAME / "README.md").read_text()
+    assert "| class map | 0.500 | 0.010 | 0.600 | 20 |" in card
+    assert "| class map | 0.700 | 0.200 | 30 |" in card
+    assert "--grids 500 --removal 500" in card

@@ -33,6 +33,15 @@ _DATASETS = {
 }
 
 
+# grid localisation and pixel removal of the authors' S-CoDA-SQ with T = 1000, from their result files
+_PUBLISHED = {
+    "coda_net_s.cifar10": {
+        "contributions": (".912", ".964"), "Grad-CAM": (".726", ".877"), "occlusion 9": (".842", ".957"),
+        "occlusion 5": (".564", ".959"), "integrated gradients": (".155", ".574"), "input x gradient": (".144", ".562"),
+    }
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Trained:
     """A finished training run and the evaluation of its weights."""
@@ -128,6 +137,7 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
     notes = resources.files(__package__) / "notes" / f"{name}.md"
     return dict(
         name=name,
+        coda_net=name.startswith("coda_net"),
         dataset=_DATASETS[tag]["name"],
         caveat=_DATASETS[tag]["caveat"],
         split=_DATASETS[tag]["split"],
@@ -143,6 +153,8 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
         versions=f"torch {trained.result['torch']}, timm {trained.result['timm']}",
         boxed=trained.evaluation.get("boxes", {}).get("images"),
         localisation=_localisation(trained.evaluation, baseline.evaluation if baseline else {}),
+        grids=_grids(trained.evaluation.get("grids"), _PUBLISHED.get(name, {})),
+        removal=_removal(trained.evaluation.get("removal"), _PUBLISHED.get(name, {})),
         notes=notes.read_text(encoding="utf-8") if notes.is_file() else "",
     )
 
@@ -214,6 +226,31 @@ def _localisation(evaluation: dict[str, Any], baseline: dict[str, Any]) -> str:
             f"({boxes['images']} images): {values}. The identity of the two is claimed for the last block only."
         )
     return text
+
+
+def _grids(report: dict[str, dict[str, float]] | None, published: dict[str, tuple[str, str]]) -> str:
+    """A Markdown table of grid localisation, or nothing where it was not measured."""
+    if report is None:
+        return ""
+    lines = [
+        "| method | mean | standard error | median | grids | published, authors' model |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in report.items():
+        numbers = f"{row['mean']:.3f} | {row['sem']:.3f} | {row['median']:.3f} | {row['grids']}"
+        lines.append(f"| {name} | {numbers} | {published.get(name, ('', ''))[0]} |")
+    return "\n".join(lines)
+
+
+def _removal(report: dict[str, dict[str, Any]] | None, published: dict[str, tuple[str, str]]) -> str:
+    """A Markdown table of pixel removal, or nothing where it was not measured."""
+    if report is None:
+        return ""
+    lines = ["| method | mean over the curve | at 25 % | images | published, authors' model |", "|---|---|---|---|---|"]
+    for name, row in report.items():
+        numbers = f"{row['area']:.3f} | {row['curve'][-1]:.3f} | {row['images']}"
+        lines.append(f"| {name} | {numbers} | {published.get(name, ('', ''))[1]} |")
+    return "\n".join(lines)
 
 
 def _record_hash(name: str, file: Path) -> None:

@@ -37,6 +37,8 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from timm_interpretable.models.weights import local_overlay
+
 __all__ = ["CoDANet", "DAUConv2d", "DynamicWeights", "published_state_dict", "with_more_ranks"]
 
 _Device = torch.device | str | None
@@ -588,8 +590,10 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create_coda_net(variant: str, pretrained: bool = False, **kwargs: Any) -> CoDANet:
+    overlay = kwargs.pop("pretrained_cfg_overlay", None)
     return build_model_with_cfg(
         CoDANet, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn,
+        pretrained_cfg_overlay=local_overlay(variant, pretrained, kwargs.get("pretrained_cfg"), overlay),
         feature_cfg=dict(out_indices=(0, 1, 2), flatten_sequential=True), **kwargs,
     )  # fmt: skip
 

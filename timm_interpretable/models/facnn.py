@@ -32,7 +32,7 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from timm_interpretable.models.weights import HUB_ORG, local_weights
+from timm_interpretable.models.weights import HUB_ORG, local_overlay
 
 __all__ = ["ClassMapHead", "DampenedBlock", "DampenedSkip", "FeatureAlignedCNN", "Lift"]
 
@@ -492,13 +492,9 @@ _TAG_ARGS: dict[str | None, dict[str, Any]] = {"cifar10": dict(stem_stride=2)}
 
 
 def _create_facnn(variant: str, pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN:
-    cfg, overlay = kwargs.get("pretrained_cfg"), dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
-    tag = resolve_pretrained_cfg(variant, cfg).tag
-    tag_args = _TAG_ARGS.get(tag, {})
-    sources = ("file", "url", "hf_hub_id", "state_dict")
-    named_elsewhere = (cfg is not None and not isinstance(cfg, str)) or any(overlay.get(key) for key in sources)
-    if pretrained and not named_elsewhere and (file := local_weights(f"{variant}.{tag}")) is not None:
-        overlay["file"] = str(file)
+    cfg = kwargs.get("pretrained_cfg")
+    overlay = local_overlay(variant, pretrained, cfg, kwargs.pop("pretrained_cfg_overlay", None))
+    tag_args = _TAG_ARGS.get(resolve_pretrained_cfg(variant, cfg).tag, {})
     return build_model_with_cfg(
         FeatureAlignedCNN, variant, pretrained, pretrained_cfg_overlay=overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3, 4), flatten_sequential=True),

@@ -3,6 +3,9 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
+
+from timm.models import resolve_pretrained_cfg
 
 HUB_ORG = "timm-interpretable"
 
@@ -42,3 +45,18 @@ def local_weights(name: str) -> Path | None:
     if digest != expected:
         raise RuntimeError(f"{file} is not the released weight file of {name}: sha256 {digest}, expected {expected}.")
     return file
+
+
+def local_overlay(variant: str, pretrained: bool, cfg: Any, overlay: dict[str, Any] | None) -> dict[str, Any]:
+    """timm's `pretrained_cfg_overlay` for an entrypoint, with the local weight file where weights are asked for.
+
+    A source that the caller names (a `pretrained_cfg` of its own, a file, URL, Hub id or state dict) stays.
+    """
+    overlay = dict(overlay or {})
+    named = (cfg is not None and not isinstance(cfg, str)) or any(
+        overlay.get(key) for key in ("file", "url", "hf_hub_id", "state_dict")
+    )
+    if pretrained and not named:
+        file = local_weights(f"{variant}.{resolve_pretrained_cfg(variant, cfg).tag}")
+        overlay |= dict(file=str(file)) if file is not None else {}
+    return overlay
