@@ -61,7 +61,6 @@ def test_is_the_models_own_map(model, images):
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, stretched(own), rtol=0, atol=1e-5)
     np.testing.assert_array_equal(cam.signed(images, TARGETS), own.numpy())
-    assert cam.signed(images, TARGETS).min() < 0
     assert not np.allclose(result, cam(images, [ClassifierOutputTarget(1)] * 3), atol=0.01)
 
 
@@ -72,10 +71,12 @@ def test_scale_of_the_map_does_not_matter(coda_net, images):
     np.testing.assert_allclose(IntrinsicCAM(coda_net)(images, TARGETS), expected, rtol=0, atol=1e-5)
 
 
-def test_options_of_the_attribution(facnn, images):
-    result = IntrinsicCAM(facnn, contrast=True, layers="average")(images, TARGETS)
-    expected = stretched(own_map(facnn, images, contrast=True, layers="average"))
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
+def test_options_of_the_attribution_and_the_sign(facnn, images):
+    cam = IntrinsicCAM(facnn, contrast=True, layers="average")
+    own = own_map(facnn, images, contrast=True, layers="average")
+    np.testing.assert_allclose(cam(images, TARGETS), stretched(own), rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(cam.signed(images, TARGETS), own.numpy())
+    assert own.min() < 0 < own.max()
 
 
 def test_near_grad_cam_of_the_library(facnn, images):
@@ -99,6 +100,7 @@ def test_leaves_the_model_alone(model, images):
     model.requires_grad_(False)
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     cam = IntrinsicCAM(model)
+    assert cam.model is model
     np.testing.assert_array_equal(cam(images, TARGETS), expected)
     np.testing.assert_array_equal(cam(images), IntrinsicCAM(model.eval())(images))
     model.train()
@@ -232,8 +234,17 @@ def test_library_runs_at_the_layers_of_the_table(rng, make, size, layer):
     images = torch.rand(2, 3, *size, generator=rng)
     with HiResCAM(model, **table) as cam:
         maps = cam(images, [ClassifierOutputTarget(1), ClassifierOutputTarget(3)])
+        grads = cam.activations_and_grads.gradients[0]
     assert maps.shape == (2, *size)
-    assert (maps.std(axis=(1, 2)) > 0.01).all(), "the gradient reaches every position of this layer"
+    assert (grads.abs().sum(1) > 0).all(), "the gradient reaches every position of this layer"
+
+
+def test_one_layer_later_only_the_class_token_counts(rng):
+    model = vit().eval()
+    table = target_layers(model) | {"target_layers": [model.blocks[-1].norm2]}
+    with HiResCAM(model, **table) as cam:
+        cam(torch.rand(1, 3, 24, 32, generator=rng), [ClassifierOutputTarget(1)])
+        assert (cam.activations_and_grads.gradients[0] == 0).all()
 
 
 def test_tokens_keep_their_place(rng):

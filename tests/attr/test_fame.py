@@ -226,6 +226,8 @@ def test_clamp(linear, images):
         FAME(linear).attribute(images, 1, clamp=(0, 0.5))
     with pytest.raises(ValueError, match=r"clamp=\(1, 0\) is empty"):
         FAME(linear).attribute(images, 1, clamp=(1, 0))
+    with pytest.raises(ValueError, match=r"clamp has shape \(3, 1, 1, 1\), expected .* broadcasts to \(1, 3, 16, 16\)"):
+        FAME(linear).attribute(images, 1, clamp=(0, torch.ones(3, 1, 1, 1)))
 
 
 class Scaled(nn.Module):
@@ -457,7 +459,7 @@ def test_cosine_losses_end_at_one_hundredth(embed, images, rng):
 
 
 def test_one_reference_for_all_and_its_length(embed, images):
-    one = embed(images[:1])
+    one = embed(images[:1].flip(3))
     expected = FAME(embed).attribute(images, loss=CosineSimilarity(one.expand(3, -1)), n_steps=3)
     for same in (one, one[0], 7 * one, one.double()):
         torch.testing.assert_close(

@@ -152,7 +152,9 @@ def test_baselines(facnn, images, rng):
         result = RISE(facnn).attribute(images, 1, n_masks=1, baselines=baselines, internal_batch_size=2)
         scores = facnn(images * mask + baselines * (1 - mask))[:, 1].detach()
         torch.testing.assert_close(result[:, 0], scores[:, None, None] * mask / 0.5, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match=r"baselines \(2, 3, 16, 16\) and inputs \(3, 3, 16, 16\) do not fit"):
+    with pytest.raises(
+        ValueError, match=r"baselines has shape \(2, 3, 16, 16\), expected .* broadcasts to \(3, 3, 16, 16\)"
+    ):
         RISE(facnn).attribute(images, 1, baselines=other[:2])
 
 

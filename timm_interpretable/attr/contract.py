@@ -116,7 +116,23 @@ def extra_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
 
 def of_samples(args: tuple[Any, ...], batch: int, samples: Tensor) -> tuple[Any, ...]:
     """The arguments of some samples of the batch: tensors with one entry per sample are indexed, the rest stays."""
-    return tuple(a[samples] if isinstance(a, Tensor) and a.ndim and len(a) == batch else a for a in args)
+    return tuple(a[samples.to(a.device)] if isinstance(a, Tensor) and a.ndim and len(a) == batch else a for a in args)
+
+
+def broadcast(name: str, value: float | Tensor, x: Tensor) -> Tensor:
+    """The value of an argument in the shape of the images, in at least fp32.
+
+    Raises:
+        ValueError: it does not broadcast.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    values = torch.as_tensor(value, dtype=dtype, device=x.device).detach()
+    try:
+        return values.expand_as(x)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} has shape {tuple(values.shape)}, expected a number or what broadcasts to {tuple(x.shape)}."
+        ) from error
 
 
 def check_batch_size(size: int | None) -> None:

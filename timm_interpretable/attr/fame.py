@@ -26,6 +26,7 @@ from tqdm import tqdm
 from timm_interpretable.attr.contract import (
     AttributionOutput,
     at_least_float32,
+    broadcast,
     check_batch_size,
     described,
     extra_arguments,
@@ -109,7 +110,7 @@ class FAME(Attribution):
             step_size: largest change of a value per step, in units of `inputs`.
             stop_below: end a sample when its loss falls below, one number or `(B,)`; `-inf` for never. None: what the
                 loss says. Finished samples leave the batch and cost nothing more.
-            clamp: bounds of the images, numbers or tensors that broadcast to `inputs`, such as `(0, 1)`.
+            clamp: bounds of every image, such as `(0, 1)`: numbers, or tensors that broadcast to `(1, C, H, W)`.
             blur: 'auto' for the paper's Gaussian (49 pixels wide at 224) scaled to the image, its width in pixels (odd;
                 sigma as OpenCV derives it), or None.
             normalization: 'minmax' or 'max' (keeps zero at zero).
@@ -163,6 +164,7 @@ class FAME(Attribution):
             as `attribute` and `FeatureLocationLoss`.
         """
         x, _ = single_input(inputs)
+        check_batch_size(options.get("internal_batch_size"))
         clash = {"loss", "target", "return_details"} & set(options)
         if clash:
             raise ValueError(f"{clash.pop()} is not an option here, expected options such as n_steps or blur.")
@@ -170,14 +172,15 @@ class FAME(Attribution):
         with torch.no_grad():
             first = of_samples(args, len(x), torch.zeros(1, dtype=torch.long, device=x.device))
             h, w = check_feature_map(feature_function(self.forward_func, layer)(x[:1], *first), layer).shape[2:]
-        cells = torch.arange(h * w, device=x.device)
-        loss = FeatureLocationLoss(layer, cells // w, cells % w)
+        cells, size = torch.arange(h * w, device=x.device), options.get("internal_batch_size") or h * w
         maps = []
         for i in range(len(x)):
-            here = of_samples(args, len(x), cells.new_full((h * w,), i)) or None
-            result = self.attribute(x[i : i + 1].expand(h * w, -1, -1, -1), None, here, loss, **options)
-            maps.append(result[:, 0].unflatten(0, (h, w)))
-        return torch.stack(maps)
+            for part in cells.split(size):
+                here = of_samples(args, len(x), torch.full_like(part, i)) or None
+                loss = FeatureLocationLoss(layer, part // w, part % w)
+                image = x[i : i + 1].expand(len(part), -1, -1, -1)
+                maps.append(self.attribute(image, None, here, loss, **options)[:, 0])
+        return torch.cat(maps).unflatten(0, (len(x), h, w))
 
 
 @dataclass
@@ -309,8 +312,7 @@ def _check_normalization(normalization: str) -> None:
 def _bounds(clamp: tuple[Bound, Bound] | None, x: Tensor) -> tuple[Tensor, Tensor] | None:
     if clamp is None:
         return None
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    low, high = (torch.as_tensor(bound, dtype=dtype, device=x.device).detach() for bound in clamp)
+    low, high = (broadcast("clamp", bound, x[:1]) for bound in clamp)
     if not (low < high).all():
         raise ValueError(f"clamp={clamp} is empty, expected a lower and a higher bound.")
     slack = 1e-3 * (high - low)

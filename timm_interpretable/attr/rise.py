@@ -25,6 +25,7 @@ from timm_interpretable.attr.contract import (
     AttributionOutput,
     as_logits,
     at_least_float32,
+    broadcast,
     check_batch_size,
     class_indices,
     extra_arguments,
@@ -55,7 +56,8 @@ class _MaskedForward(PerturbationAttribution):
     ) -> Iterator[tuple[Tensor, slice, Tensor, Tensor]]:  # fmt: skip
         """Images `(b,)`, masks, these masks, and the outputs, those of an image one after the other."""
         forward, args = runnable(self.forward_func), extra_arguments(additional_forward_args)
-        hidden = _hidden(baselines, x)
+        plain = not isinstance(baselines, Tensor) and baselines == 0
+        hidden = None if plain else broadcast("baselines", baselines, x).to(x.dtype)
         parts = torch.arange(len(x), device=x.device).split(size)
         with tqdm(total=count * len(parts), desc=type(self).__name__, disable=not show_progress) as bar:
             for images in parts:
@@ -251,20 +253,6 @@ def patch_masks(count: int, patches: int, side: int, x: Tensor, seed: int, dtype
         return (~covered)[:, None].to(dtype)
 
     return some
-
-
-def _hidden(baselines: float | Tensor, x: Tensor) -> Tensor | None:
-    """What masked pixels show, in the shape of the images; None for zeros."""
-    if not isinstance(baselines, Tensor) and baselines == 0:
-        return None
-    values = torch.as_tensor(baselines, dtype=x.dtype, device=x.device)
-    try:
-        return values.expand_as(x)
-    except RuntimeError as error:
-        shapes = f"{tuple(values.shape)} and inputs {tuple(x.shape)}"
-        raise ValueError(
-            f"baselines {shapes} do not fit, expected a number or what broadcasts to the inputs."
-        ) from error
 
 
 def _covered(x: Tensor, masks: Tensor, hidden: Tensor | None) -> Tensor:
