@@ -137,7 +137,7 @@ class FAME(Attribution):
         with gradients():
             descent = _Descent(
                 _forward(self.forward_func, what.layer), extra_arguments(additional_forward_args), what, target,
-                limit, n_steps, step_size, bounds,
+                limit, n_steps, step_size, bounds, record=return_details,
             )  # fmt: skip
             details = descent.run(x.detach(), internal_batch_size or len(x), show_progress)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
@@ -195,14 +195,14 @@ class _Descent:
     n_steps: int
     step_size: float
     bounds: tuple[Tensor, Tensor] | None
+    record: bool
     bound: Loss | None = None
 
     def run(self, x: Tensor, size: int, show_progress: bool) -> FAMEDetails:
         # steps smaller than the resolution of half precision must add up
         perturbed = at_least_float32(x).clone()
-        result = FAMEDetails(
-            perturbed, perturbed.new_zeros(len(x), self.n_steps), torch.zeros(len(x), dtype=torch.long, device=x.device)
-        )
+        curve = perturbed.new_zeros(len(x), self.n_steps if self.record else 0)
+        result = FAMEDetails(perturbed, curve, torch.zeros(len(x), dtype=torch.long, device=x.device))
         parts = torch.arange(len(x), device=x.device).split(size)
         with tqdm(total=self.n_steps * len(parts), desc="FAME", disable=not show_progress) as bar:
             for number, samples in enumerate(parts, start=1):
@@ -219,7 +219,8 @@ class _Descent:
             outputs = self.forward(leaf, *args)
             loss = self._loss(outputs, samples, len(result.steps)) if loss is None else loss
             values = _checked(loss(outputs), samples)
-            result.loss[samples, step] = values.detach().to(result.loss.dtype)
+            if self.record:
+                result.loss[samples, step] = values.detach().to(result.loss.dtype)
             going = self._going(values, samples)
             if going is not None:
                 _write(result, samples, image, step)

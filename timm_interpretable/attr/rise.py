@@ -54,7 +54,7 @@ class _MaskedForward(PerturbationAttribution):
         self, x: Tensor, masks: Masks, count: int, baselines: float | Tensor, additional_forward_args: Any, size: int,
         show_progress: bool,
     ) -> Iterator[tuple[Tensor, slice, Tensor, Tensor]]:  # fmt: skip
-        """Images `(b,)`, masks, these masks, and the outputs, those of an image one after the other."""
+        """A few at a time: which images, which masks, these masks, and the outputs, image by image."""
         forward, args = runnable(self.forward_func), extra_arguments(additional_forward_args)
         plain = not isinstance(baselines, Tensor) and baselines == 0
         hidden = None if plain else broadcast("baselines", baselines, x).to(x.dtype)
@@ -96,7 +96,7 @@ class RISE(_MaskedForward):
         mask_dtype: torch.dtype = torch.float32,
         show_progress: bool = False,
     ) -> AttributionOutput:
-        """`S = 1 / (p N) sum_i f(x * M_i) M_i` (equation 6) in the shape of `inputs`, equal in all channels.
+        """`S = 1 / (p N) sum_i f(x * M_i) M_i` (section 3.1) in the shape of `inputs`, equal in all channels.
 
         In units of the score, and signed where that is. All images of a batch see the same masks.
 
