@@ -67,7 +67,7 @@ def test_is_the_models_own_map(model, images):
 def test_scale_of_the_map_does_not_matter(coda_net, images):
     """Contributions of single pixels may be far below the 1e-7 that the library adds to a maximum."""
     expected = IntrinsicCAM(coda_net)(images, TARGETS)
-    coda_net.temperature *= 1e6
+    coda_net.temperature *= 1e13
     np.testing.assert_allclose(IntrinsicCAM(coda_net)(images, TARGETS), expected, rtol=0, atol=1e-5)
 
 
@@ -102,14 +102,12 @@ def test_leaves_the_model_alone(model, images):
     cam = IntrinsicCAM(model)
     assert cam.model is model
     np.testing.assert_array_equal(cam(images, TARGETS), expected)
-    np.testing.assert_array_equal(cam(images), IntrinsicCAM(model.eval())(images))
-    model.train()
-    cam(images)
+    predicted = cam(images)
     assert all(module.training for module in model.modules())
     assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
     torch.testing.assert_close(model.state_dict(), tensors, rtol=0, atol=0)
     assert not any(module._forward_hooks for module in model.modules())
-    assert not hasattr(cam, "gradients")
+    np.testing.assert_array_equal(predicted, IntrinsicCAM(model.eval())(images))
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])

@@ -394,6 +394,7 @@ def test_absolute_logit_stays_at_zero_and_the_raw_one_goes_on(linear, images):
     held = FAME(linear).attribute(images, classes, loss=LogitLoss(abs=True), n_steps=300, return_details=True)[1]
     assert (raw.loss[:, 0] > 0).all()
     assert (raw.loss[:, -1] < -1).all()
+    assert (held.loss >= 0).all()
     assert (held.loss[:, -1] < (raw.loss[:, 0] - raw.loss[:, 1])).all(), "within one step of zero"
     crossing = (raw.loss > 0).sum(1)
     for i, step in enumerate(crossing.tolist()):

@@ -47,6 +47,12 @@ class Sizes(nn.Module):
         return self.model(x)
 
 
+class Coarse(nn.Module):
+    def forward(self, x):
+        steps = (4 * x[:, :1]).round() / 4
+        return torch.cat([steps, torch.ones_like(x[:, 1:])], dim=1)
+
+
 def upsampled(cells, size):
     """Bilinear with half-pixel centres, by its formula."""
     grid = len(cells)
@@ -235,9 +241,12 @@ def ranks(values):
     return np.array([(values < v).sum() + ((values == v).sum() + 1) / 2 for v in values])
 
 
+@pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("correlation", ["pearson", "spearman"])
-def test_corrrise_equals_the_definition_mask_by_mask(embed, pair, correlation):
+def test_corrrise_equals_the_definition_mask_by_mask(embed, pair, correlation, ties):
     images, reference = pair[0], embed(pair[1])
+    if ties:  # embeddings that take a few values only, so that masks share their rank
+        embed, reference = nn.Sequential(embed, Coarse()), torch.ones(2, 8)
     result = CorrRISE(embed).attribute(
         images, reference, n_masks=30, n_patches=2, patch_size=5, correlation=correlation, seed=2,
         internal_batch_size=7,
