@@ -1,6 +1,8 @@
 """What every attribution of this package shares of Captum's contract: inputs, targets, and the model it explains."""
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -32,17 +34,52 @@ def explained_model(forward_func: Any, method: str) -> Any:
     return model
 
 
-def evaluation_view(model: Model) -> Model:
+def evaluation_view(model: Model, frozen: bool = False) -> Model:
     """The model in evaluation mode, without touching it: itself where it is so already, else a view of it.
 
     Flipping `training` and restoring it would be seen by every other thread that uses the model, and a pass in
-    training mode would move the statistics of its BatchNorm layers. The view copies the module tree and shares every
-    parameter and buffer, so it costs next to no memory and the model stays as it was.
+    training mode would move the statistics of its BatchNorm layers. `frozen` asks, in the same way, for parameters
+    that take no gradient: `autograd.grad` for the input alone still computes those of autograd functions written in
+    Python and of compiled models.
     """
-    if not any(module.training for module in model.modules()):
-        return model
-    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    return copy.deepcopy(model, shared).eval()
+    unfit = any(module.training for module in model.modules())
+    unfit = unfit or (frozen and any(p.requires_grad for p in model.parameters()))
+    return shared_copy(model, frozen).eval() if unfit else model
+
+
+def shared_copy(model: Model, frozen: bool = False) -> Model:
+    """A copy of the module tree that shares every parameter and buffer, so it costs next to no memory."""
+    plain = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    shared: dict[int, Any] = {id(t): t.detach() if frozen else t for t in chain(model.buffers(), plain)}
+    for p in model.parameters():
+        shared[id(p)] = nn.Parameter(p.detach(), requires_grad=False) if frozen else p
+    return copy.deepcopy(model, shared)
+
+
+def runnable(forward_func: Any, frozen: bool = False) -> Callable[..., Any]:
+    """What an attribution of any model calls: functions as they are, modules as their `evaluation_view`.
+
+    A compiled module in evaluation mode stays as it is, for a copy would have to be compiled anew; otherwise a wrapped
+    module gives the plain one inside.
+
+    Raises:
+        TypeError: `forward_func` cannot be called.
+    """
+    if not isinstance(forward_func, nn.Module):
+        if not callable(forward_func):
+            raise TypeError(f"{type(forward_func).__name__} cannot be explained: expected a module or a function.")
+        return forward_func
+    compiled = "_orig_mod" in forward_func._modules or forward_func._compiled_call_impl is not None
+    if compiled and not any(module.training for module in forward_func.modules()):
+        return forward_func
+    return evaluation_view(explained_model(forward_func, "forward"), frozen)
+
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Gradients are recorded inside, whatever mode the caller is in."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def single_input(inputs: Any, additional_forward_args: Any = None) -> tuple[Tensor, bool]:
@@ -68,6 +105,59 @@ def single_input(inputs: Any, additional_forward_args: Any = None) -> tuple[Tens
 
 def like_input(attribution: Tensor, is_tuple: bool) -> AttributionOutput:
     return (attribution,) if is_tuple else attribution
+
+
+def extra_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
+    """`additional_forward_args` as Captum takes them: None, one argument, or a tuple of them."""
+    if additional_forward_args is None:
+        return ()
+    return additional_forward_args if isinstance(additional_forward_args, tuple) else (additional_forward_args,)
+
+
+def of_samples(args: tuple[Any, ...], batch: int, samples: Tensor) -> tuple[Any, ...]:
+    """The arguments of some samples of the batch: tensors with one entry per sample are indexed, the rest stays."""
+    return tuple(a[samples.to(a.device)] if isinstance(a, Tensor) and a.ndim and len(a) == batch else a for a in args)
+
+
+def broadcast(name: str, value: float | Tensor, x: Tensor) -> Tensor:
+    """The value of an argument in the shape of the images, in at least fp32.
+
+    Raises:
+        ValueError: it does not broadcast.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    values = torch.as_tensor(value, dtype=dtype, device=x.device).detach()
+    try:
+        return values.expand_as(x)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} has shape {tuple(values.shape)}, expected a number or what broadcasts to {tuple(x.shape)}."
+        ) from error
+
+
+def check_batch_size(size: int | None) -> None:
+    if size is not None and size < 1:
+        raise ValueError(f"internal_batch_size={size} is out of range, expected at least 1.")
+
+
+def as_logits(outputs: Any) -> Tensor:
+    """Outputs `(B, K)`; `(B,)`, the score of a model with one class, as `(B, 1)`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2):
+        raise ValueError(f"The model gives {described(outputs)}, expected logits (B, K).")
+    return outputs if outputs.ndim == 2 else outputs[:, None]
+
+
+def described(value: Any) -> str:
+    """The shape of a tensor, the type of anything else: for messages."""
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def class_indices(target: TargetType, batch: int, num_classes: int, device: torch.device | None = None) -> Tensor:
