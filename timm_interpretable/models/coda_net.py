@@ -37,6 +37,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from timm_interpretable.models.dau_triton import dau_conv2d, is_supported
 from timm_interpretable.models.weights import local_overlay
 
 __all__ = ["CoDANet", "DAUConv2d", "DynamicWeights", "published_state_dict", "with_more_ranks"]
@@ -136,15 +137,21 @@ class DAUConv2d(nn.Module):
     Args:
         rank: dimension of the code that the units of a position share.
         norm: 'sq' or 'l2', the function g that bounds the norm of the weights.
+        kernel: 'torch', or 'triton' for one fused kernel where `dau_triton.is_supported` (CUDA, run eagerly, not fp64),
+            and torch's operations elsewhere. The fused kernel has no second derivatives. It has been verified through
+            Triton's interpreter only, and compiled, but not yet run on a GPU.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, rank: int = 64,
-        norm: str = "sq", device: _Device = None, dtype: _Dtype = None,
+        norm: str = "sq", kernel: str = "torch", device: _Device = None, dtype: _Dtype = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if norm not in ("sq", "l2"):
             raise ValueError(f"norm={norm!r} is unknown, expected 'sq' or 'l2'.")
+        if kernel not in ("torch", "triton"):
+            raise ValueError(f"kernel={kernel!r} is unknown, expected 'torch' or 'triton'.")
+        self.kernel = kernel
         self.in_channels, self.out_channels, self.rank, self.norm = in_channels, out_channels, rank, norm
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -217,12 +224,15 @@ class DAUConv2d(nn.Module):
         return folded.unflatten(0, (n, count))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting() and self.kernel == "triton" and is_supported(x):
+            return dau_conv2d(x, self.code.weight, self.weight, self.stride, self.padding, self.norm)
         codes, scale = self.factors(x)
         return self.align(x, codes, scale)
 
     def extra_repr(self) -> str:
         sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-        return f"{self.in_channels}, {self.out_channels}, {sizes}, rank={self.rank}, norm={self.norm!r}"
+        kernel = f", kernel={self.kernel!r}" if self.kernel != "torch" else ""
+        return f"{self.in_channels}, {self.out_channels}, {sizes}, rank={self.rank}, norm={self.norm!r}{kernel}"
 
 
 class DynamicWeights:
@@ -344,6 +354,7 @@ class CoDANet(nn.Module):
         temperature: T; the larger, the better the weights must align with the input for a large logit.
         logit_bias: b_0, the logit of an image that no unit responds to.
         drop_rate: dropout before the head.
+        kernel: 'torch' or 'triton', what computes the layers; see `DAUConv2d`.
     """
 
     def __init__(
@@ -360,6 +371,7 @@ class CoDANet(nn.Module):
         temperature: float = 1000.0,
         logit_bias: float = math.log(0.1 / 0.9),
         drop_rate: float = 0.0,
+        kernel: str = "torch",
         device: _Device = None,
         dtype: _Dtype = None,
     ) -> None:
@@ -381,15 +393,17 @@ class CoDANet(nn.Module):
         stages: list[list[DAUConv2d]] = []
         self.feature_info: list[dict[str, Any]] = []
         previous, reduction = 2 * in_chans * self.encoding.copies, 1
-        for width, stride, kernel, rank in zip(channels, strides, kernel_sizes, ranks[:-1], strict=True):
+        for width, stride, size, rank in zip(channels, strides, kernel_sizes, ranks[:-1], strict=True):
             if not stages or stride > 1:
                 stages.append([])
                 self.feature_info.append(dict(module=f"stages.{len(stages) - 1}"))
-            stages[-1].append(DAUConv2d(previous, width, kernel, stride, kernel // 2, rank, norm, **dd))
+            stages[-1].append(DAUConv2d(previous, width, size, stride, size // 2, rank, norm, kernel, **dd))
             previous, reduction = width, reduction * stride
             self.feature_info[-1].update(num_chs=width, reduction=reduction)
         self.stages = nn.Sequential(*[AlignmentStage(layers) for layers in stages])
-        self._head = dict(kernel_size=head_kernel_size, padding=head_kernel_size // 2, rank=ranks[-1], norm=norm)
+        self._head = dict(
+            kernel_size=head_kernel_size, padding=head_kernel_size // 2, rank=ranks[-1], norm=norm, kernel=kernel
+        )
         self._build_head(num_classes, global_pool, **dd)
 
     def _build_head(self, num_classes: int, global_pool: str | None, device: Any = None, dtype: Any = None) -> None:
