@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from timm_interpretable import __version__
-from timm_interpretable.cli import bench, bench_coda, card, evaluate, explain, list_models, train
+from timm_interpretable.cli import bench, bench_coda, card, evaluate, explain, list_models, publish, train
 
 __all__ = ["app"]
 
@@ -33,5 +33,6 @@ app.command("explain")(explain.explain)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("card")(card.card)
+app.command("publish")(publish.publish)
 bench.bench_app.command("coda")(bench_coda.coda)
 app.add_typer(bench.bench_app, name="bench")

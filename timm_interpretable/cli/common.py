@@ -50,13 +50,14 @@ def our_models() -> dict[str, list[str]]:
 
 
 def weight_sources(name: str) -> list[str]:
-    """Where the weights of `arch.tag` are: 'local', 'Hub', both or neither; asks no server."""
+    """Where the weights of `arch.tag` are: 'bundled', 'Hub', both or neither; asks no server."""
     from timm.models import get_pretrained_cfg
 
-    from timm_interpretable.models.weights import local_weights
+    from timm_interpretable.models.weights import HUB_PUBLISHED, local_weights
 
     cfg = get_pretrained_cfg(name, allow_unregistered=False)
-    return ["local"] * (local_weights(name) is not None) + ["Hub"] * bool(cfg and cfg.hf_hub_id)
+    hub = "Hub" if HUB_PUBLISHED else "Hub (not published yet)"
+    return ["bundled"] * (local_weights(name) is not None) + [hub] * bool(cfg and cfg.hf_hub_id)
 
 
 def load_model(name: str, device: "torch.device") -> "nn.Module":

@@ -607,7 +607,9 @@ def _create_coda_net(variant: str, pretrained: bool = False, **kwargs: Any) -> C
     overlay = kwargs.pop("pretrained_cfg_overlay", None)
     return build_model_with_cfg(
         CoDANet, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn,
-        pretrained_cfg_overlay=local_overlay(variant, pretrained, kwargs.get("pretrained_cfg"), overlay),
+        pretrained_cfg_overlay=local_overlay(
+            variant, pretrained, kwargs.get("pretrained_cfg"), overlay, kwargs.get("cache_dir")
+        ),
         feature_cfg=dict(out_indices=(0, 1, 2), flatten_sequential=True), **kwargs,
     )  # fmt: skip
 
