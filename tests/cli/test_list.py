@@ -63,6 +63,9 @@ def test_load_model_uses_pretrained_weights_in_evaluation_mode(monkeypatch):
     monkeypatch.setattr(timm, "create_model", create_model)
     model = common.load_model("facnn_resnet18", torch.device("cpu"))
     assert asked == {"name": "facnn_resnet18.imagenette", "pretrained": True}
+    monkeypatch.setattr(common, "weight_sources", lambda name: ["local"] * name.endswith(".cifar10"))
+    common.load_model("coda_net_s", torch.device("cpu"))  # whose default configuration has no weights
+    assert asked["name"] == "coda_net_s.cifar10"
     assert not model.training
 
 

@@ -51,6 +51,20 @@ def test_published_s_configuration_has_the_published_number_of_parameters() -> N
     assert sum(p.numel() for p in create("coda_net_s", device="meta").parameters()) == pytest.approx(7.78e6, rel=1e-3)
 
 
+def test_a_tag_brings_the_arguments_of_its_weights() -> None:
+    default, tagged = (create(name, device="meta") for name in ("coda_net_s", "coda_net_s.cifar10"))
+    assert [layer.rank for layer in default.dynamic_layers()] == [32, 32] + 7 * [64]
+    assert [layer.rank for layer in tagged.dynamic_layers()] == [7, 7] + 7 * [15]
+    assert {layer.norm for layer in tagged.dynamic_layers()} == {"l2"}
+    assert tagged.pretrained_cfg["label_names"][3] == "cat"
+    assert create("coda_net_s.cifar10", device="meta", norm="sq").head.norm == "sq"
+
+
+def test_default_without_weights_says_so() -> None:
+    with pytest.raises(RuntimeError, match="No pretrained weights exist for coda_net_s"):
+        timm.create_model("coda_net_s", pretrained=True)
+
+
 LAYERS = [
     dict(in_channels=6, out_channels=4, kernel_size=3, padding=1, rank=5),
     dict(in_channels=6, out_channels=3, kernel_size=7, stride=3, padding=3, rank=9),

@@ -70,13 +70,14 @@ def load_model(name: str, device: "torch.device") -> "nn.Module":
         close = get_close_matches(name, names, cutoff=0.4)
         hint = f"did you mean {' or '.join(close)}?" if close else "see `timm-interpretable list`"
         fail(f"unknown model {name!r}; {hint}")
-    full = known[name][0] if name in known else name
+    full = name
     try:
-        available = weight_sources(full)
-        model: nn.Module | None = timm.create_model(full, pretrained=True) if available else None
+        # of an architecture the first configuration that has weights: the default may have none
+        full = next((one for one in known.get(name, [name]) if weight_sources(one)), "")
+        model: nn.Module | None = timm.create_model(full, pretrained=True) if full else None
     # broken files are RuntimeErrors; the Hub's own errors, when it cannot be reached, are OSErrors
     except (OSError, RuntimeError, ValueError) as error:
-        fail(f"cannot load the weights of {full}: {error}")
+        fail(f"cannot load the weights of {full or name}: {error}")
     if model is None:
         # not inside the try: typer.Exit is a RuntimeError
         fail(f"model {name!r} has no pretrained weights; see `timm-interpretable list`")

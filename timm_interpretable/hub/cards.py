@@ -11,6 +11,7 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from timm.models._hub import save_config_for_hf
 
+from timm_interpretable.hub.sections import closing_sections, use_section
 from timm_interpretable.models.weights import CARD_FOLDERS, RELEASED_FILE, released, sha256
 
 # dataset of a tag: id on the Hub, name, what our numbers were measured on, caveat
@@ -138,11 +139,12 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
     return dict(
         name=name,
         coda_net=name.startswith("coda_net"),
+        use=use_section(name, picture=False),
+        closing=closing_sections(name),
         dataset=_DATASETS[tag]["name"],
         caveat=_DATASETS[tag]["caveat"],
         split=_DATASETS[tag]["split"],
         split_name=trained.evaluation["split"],
-        classes=", ".join(timm.get_pretrained_cfg(name).label_names),
         model=_row(trained),
         baseline=_row(baseline) if baseline else None,
         commands=_commands(trained) + (_commands(baseline) if baseline else []),

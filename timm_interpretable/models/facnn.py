@@ -32,7 +32,7 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from timm_interpretable.models.weights import HUB_ORG, local_overlay
+from timm_interpretable.models.weights import CIFAR10_CLASSES, HUB_ORG, IMAGENETTE_CLASSES, local_overlay
 
 __all__ = ["ClassMapHead", "DampenedBlock", "DampenedSkip", "FeatureAlignedCNN", "Lift"]
 
@@ -461,23 +461,17 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_IMAGENETTE = (
-    "tench", "English springer", "cassette player", "chain saw", "church",
-    "French horn", "garbage truck", "gas pump", "golf ball", "parachute",
-)  # fmt: skip
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
 default_cfgs = generate_default_cfgs(
     {
         "facnn_resnet18.imagenette": _cfg(
             hf_hub_id=f"{HUB_ORG}/facnn_resnet18.imagenette",
-            label_names=_IMAGENETTE,
+            label_names=IMAGENETTE_CLASSES,
             input_size=(3, 192, 192),
             pool_size=(12, 12),
         ),
         "facnn_resnet18.cifar10": _cfg(
             hf_hub_id=f"{HUB_ORG}/facnn_resnet18.cifar10",
-            label_names=_CIFAR10,
+            label_names=CIFAR10_CLASSES,
             input_size=(3, 32, 32),
             pool_size=(4, 4),
         ),

@@ -27,6 +27,12 @@ HUB_ORG = "timm-interpretable"
 HUB_PUBLISHED = False
 CHOICE = "TIMM_INTERPRETABLE_WEIGHTS"
 
+IMAGENETTE_CLASSES = (
+    "tench", "English springer", "cassette player", "chain saw", "church",
+    "French horn", "garbage truck", "gas pump", "golf ball", "parachute",
+)  # fmt: skip
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 RELEASED_FILE = _PACKAGE / "models" / "released.json"
 # an installed wheel carries the cards inside the package, a clone beside it

@@ -104,11 +104,46 @@ _resnet18_cifar10 = replace(
     **_IMAGENET_STATS,
 )  # fmt: skip
 
+# CoDA-Nets: binary cross-entropy as in the paper. Small images first, since the cost grows with the area and the layers
+# take any size.
+_coda_net_cifar10 = Recipe(
+    name="coda_net_s.cifar10",
+    model="coda_net_s.cifar10",
+    num_classes=10,
+    epochs=15,
+    sizes=((0, 16), (9, 24), (13, 32)),
+    eval_size=32,
+    eval_split="test",
+    batch_size=128,
+    opt="muon",
+    lr=8e-3,
+    warmup_epochs=0.5,
+    smoothing=0.0,
+    crop="pad",
+    eval_every=10,
+    loss="bce",
+    anneal=(100.0, 0.3),
+)
+_coda_net_imagenette = replace(
+    _coda_net_cifar10,
+    name="coda_net_m.imagenette",
+    model="coda_net_m.imagenette",
+    epochs=52,
+    sizes=((0, 48), (24, 72), (42, 96)),
+    eval_size=96,
+    eval_split="val",
+    batch_size=64,
+    lr=5e-3,
+    crop="rrc",
+)
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         _facnn_imagenette,
         _facnn_cifar10,
+        _coda_net_cifar10,
+        _coda_net_imagenette,
         _resnet18_imagenette,
         _resnet18_cifar10,
     )
