@@ -1,39 +1,54 @@
-"""The package as a user gets it: an installed wheel in an empty folder, without network."""
+"""The package as a user gets it: an sdist, the wheel built from it, and that wheel in an empty folder without network."""
 
 import os
+import re
 import subprocess
 import sys
+import tarfile
+import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
+
+import timm_interpretable
+from timm_interpretable.models.weights import released
 
 ROOT = Path(__file__).parent.parent
 
 
+def call(*command: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    """The wheel, built from this tree and unpacked into a folder of its own."""
+def sdist(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    call("hatchling", "build", "-t", "sdist", "-d", str(folder), cwd=ROOT)
+    (sdist,) = folder.glob("*.tar.gz")
+    return sdist
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory) -> Path:
+    """Built from what the sdist holds, and from nothing else."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        str(ROOT),
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        str(folder),
-    ]
-    subprocess.run(build, check=True, capture_output=True)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = folder.iterdir()
+    call("hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=source)
     (wheel,) = folder.glob("*.whl")
-    target = folder / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", str(wheel), "--no-deps", "-q", "--target", str(target)],
-        check=True,
-        capture_output=True,
-    )
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """The wheel, unpacked into a folder of its own."""
+    target = tmp_path_factory.mktemp("site")
+    call("pip", "install", str(wheel), "--no-deps", "-q", "--target", str(target), cwd=target)
     return target
 
 
@@ -42,12 +57,20 @@ def run(installed: Path, folder: Path, *command: str) -> subprocess.CompletedPro
     return subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("name", ["facnn_resnet18", "facnn_resnet18.imagenette", "facnn_resnet18.cifar10"])
-def test_pretrained_models_load_offline_from_the_wheel(installed, tmp_path, name):
-    code = f"import timm, timm_interpretable as t; timm.create_model({name!r}, pretrained=True); print(t.__file__)"
+def test_released_models_load_offline_from_the_wheel(installed, tmp_path):
+    code = """
+import timm, timm_interpretable as t
+print(t.__file__)
+for name in ("facnn_resnet18", *t.weights_source()):
+    timm.create_model(name, pretrained=True)
+    print(name, *t.weights_source(name))
+"""
     done = run(installed, tmp_path, "-c", code)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(installed))
+    file, *models = done.stdout.splitlines()
+    assert file.startswith(str(installed))
+    assert len(models) == 1 + len(released())
+    assert all(f" bundled {installed}" in line for line in models)
 
 
 def test_the_wheel_explains_its_samples(installed, tmp_path):
@@ -56,6 +79,48 @@ def test_the_wheel_explains_its_samples(installed, tmp_path):
     assert len(list((tmp_path / "explanations").glob("*.png"))) == len(done.stdout.splitlines()) > 0
 
 
-def test_the_wheel_is_typed_and_licensed(installed):
-    assert (installed / "timm_interpretable" / "py.typed").is_file()
-    assert list(installed.glob("timm_interpretable-*.dist-info/licenses/LICENSE"))
+def test_contents_and_size(sdist, wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        inside = archive.namelist()
+    root = "timm_interpretable"
+    for file in ("py.typed", "models/released.json", "hub/card_template.md", "hub/card_use.md", "samples/cat.jpg"):
+        assert f"{root}/{file}" in inside
+    for name in released():
+        for file in ("README.md", "config.json", "model.safetensors", "regression.safetensors"):
+            assert f"{root}/hub_cards/{name}/{file}" in inside
+    assert any(re.fullmatch(r"timm_interpretable-[^/]+\.dist-info/licenses/LICENSE", file) for file in inside)
+    assert {file.split("/")[0] for file in inside} == {root, f"{root}-{version('timm-interpretable')}.dist-info"}
+    kinds = {Path(file).suffix for file in inside if not file.split("/")[0].endswith(".dist-info")}
+    assert kinds <= {".py", ".md", ".json", ".jpg", ".safetensors", ".typed"}  # no pickles, no leftovers
+
+    with tarfile.open(sdist) as archive:
+        packed = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "examples/finetune.py"} <= packed
+    assert {"tests/test_package.py", "tools/render_samples.py"} <= packed
+    for file in (wheel, sdist):
+        assert file.stat().st_size < 100e6  # PyPI's limit for a file
+
+
+def test_twine_finds_nothing_wrong(sdist, wheel):
+    assert call("twine", "check", "--strict", str(sdist), str(wheel), cwd=ROOT).count("PASSED") == 2
+
+
+def test_one_version(sdist, wheel):
+    number = timm_interpretable.__version__
+    assert sdist.name == f"timm_interpretable-{number}.tar.gz"
+    assert wheel.name == f"timm_interpretable-{number}-py3-none-any.whl"
+    places = [*ROOT.glob("*.toml"), *ROOT.glob("timm_interpretable/**/*.py")]
+    lines = [(path, line) for path in places for line in path.read_text().splitlines()]
+    stated = [path for path, line in lines if "version" in line and f'"{number}"' in line]
+    assert stated == [ROOT / "timm_interpretable" / "__init__.py"]
+    assert f"## {number}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_stated_floors_are_those_that_are_tested():
+    lines = (ROOT / ".ci" / "floors.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    text = (ROOT / "pyproject.toml").read_text()
+    stated = dict(re.findall(r'"(\w[\w-]*)>=([\d.]+)"', text[text.index("\ndependencies") : text.index("\nspace")]))
+    assert {name: Version(floor) for name, floor in stated.items()} == {
+        name: Version(number) for name, number in tested.items() if name != "accelerate"
+    }

@@ -3,16 +3,20 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from huggingface_hub import ModelCard
 from torch.utils.data import DataLoader, Subset
 
 from timm_interpretable.data.datasets import open_split
 from timm_interpretable.data.images import eval_transform, load_image, sample_images
-from timm_interpretable.models.weights import card_folder, local_weights, released
+from timm_interpretable.hub.regression import REGRESSION_FILE, assert_unchanged
+from timm_interpretable.hub.sections import refresh_card
+from timm_interpretable.models.weights import HUB_ORG, HUB_PUBLISHED, card_folder, local_weights, released
 
 DATA = os.environ.get("TIMM_INTERPRETABLE_DATA")
 SPLITS = {"imagenette": ("imagenette224", "val"), "cifar10": ("cifar10", "test")}
@@ -33,8 +37,10 @@ def test_both_models_are_released():
 def test_the_folder_is_a_hub_repository(name):
     folder = card_folder(name)
     assert local_weights(name) == folder / "model.safetensors"
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    files = ["README.md", "config.json", "maps.jpg", "model.safetensors", "regression.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == files
     assert (folder / "model.safetensors").stat().st_size < 40 * 2**20
+    assert (folder / "regression.safetensors").stat().st_size < 300 * 2**10
     from_folder = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     from_package = timm.create_model(name, pretrained=True).eval()
     x = torch.rand(1, *from_package.pretrained_cfg["input_size"])
@@ -43,6 +49,52 @@ def test_the_folder_is_a_hub_repository(name):
         from_package.pretrained_cfg["label_names"]
     )
     assert f'timm.create_model("{name}", pretrained=True)' in (folder / "README.md").read_text()
+
+
+@each_released
+def test_outputs_are_those_of_the_release(name):
+    model = timm.create_model(name, pretrained=True).eval()
+    assert_unchanged(model, card_folder(name) / REGRESSION_FILE)
+    changed = next(p for p in model.parameters() if p.ndim > 1)
+    with torch.no_grad():
+        changed.mul_(1.01)
+    with pytest.raises(AssertionError, match="off by .* of its largest magnitude, allowed 0.0001"):
+        assert_unchanged(model, card_folder(name) / REGRESSION_FILE)
+
+
+@each_released
+def test_card_is_complete_and_its_snippets_run(name):
+    text = (card_folder(name) / "README.md").read_text()
+    card = ModelCard(text)
+    assert (card.data.library_name, card.data.license) == ("timm", "apache-2.0")
+    assert {"timm", "interpretability"} <= set(card.data.tags)
+    assert card.data.datasets
+    headings = re.findall(r"^## (.+)$", text, re.M)
+    assert headings[:2] == ["Use", "Results"]
+    assert headings[-3:] == ["Data and licence", "Limits", "Citation"]
+    assert f"`{HUB_ORG}/{name}`" in text
+    assert ("did not exist yet" in text) is not HUB_PUBLISHED
+    assert all((card_folder(name) / picture).is_file() for picture in re.findall(r"!\[.*?\]\((.+?)\)", text))
+    entries = re.search(r"```bibtex\n(.*?)```", text, re.S).group(1)
+    assert len(re.findall(r"^@\w+\{\w+,$", entries, re.M)) >= 2
+    assert entries.count("{") == entries.count("}")
+    snippets = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert snippets
+    for snippet in snippets:
+        assert snippet.startswith("import timm_interpretable")
+        exec(compile(snippet, f"the card of {name}", "exec"), {})
+
+
+@each_released
+def test_card_says_what_the_package_says_now(name, tmp_path):
+    folder = shutil.copytree(card_folder(name), tmp_path / name)
+    refresh_card(folder)
+    assert (folder / "README.md").read_text() == (card_folder(name) / "README.md").read_text()
+
+
+def test_readme_says_whether_the_repositories_exist():
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    assert ("Its repositories are not published yet" in " ".join(text.split())) is not HUB_PUBLISHED
 
 
 @pytest.mark.parametrize("sample", sample_images(), ids=lambda sample: sample.path.name)

@@ -8,15 +8,25 @@ import pytest
 import timm
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from timm_interpretable.cli import app
+from timm_interpretable.hub.regression import REGRESSION_FILE, assert_unchanged
+from timm_interpretable.hub.sections import closing_sections
 from timm_interpretable.models.weights import RELEASED_FILE, sha256
 from timm_interpretable.train.engine import released_state
 from timm_interpretable.train.recipes import RECIPES
 
 NAME = "facnn_resnet18.cifar10"
+
+
+@pytest.fixture(autouse=True)
+def no_picture(request, monkeypatch):
+    """Drawing takes longer than everything else here; one test draws."""
+    if "picture" not in request.node.name:
+        monkeypatch.setattr("timm_interpretable.cli.card._draw", lambda name, folder: None)
 
 
 def finished_run(folder: Path, name: str, accuracy: float, previous=None, **evaluation) -> list[str]:
@@ -56,6 +66,47 @@ def test_card_has_the_numbers_and_the_folder_loads(tmp_path):
     assert model.stem.stride == 2
     assert list(model.pretrained_cfg["label_names"])[3] == "cat"
     assert RELEASED_FILE.read_text() == before  # only the package's own folder is released
+
+
+def test_picture_and_outputs_of_the_release_are_in_the_folder(tmp_path):
+    assert write(tmp_path, finished_run(tmp_path / "a", NAME, 0.5)).exit_code == 0
+    folder = tmp_path / "cards" / NAME
+    with Image.open(folder / "maps.jpg") as picture:
+        assert picture.format == "JPEG"
+    card = (folder / "README.md").read_text()
+    assert "](maps.jpg)" in card
+    assert "`cat.jpg`: Chelsea" in card
+    assert_unchanged(timm.create_model(f"local-dir:{folder}", pretrained=True).eval(), folder / REGRESSION_FILE)
+
+
+def test_refreshing_renews_only_what_no_run_gave(tmp_path):
+    assert write(tmp_path, finished_run(tmp_path / "a", NAME, 0.5)).exit_code == 0
+    file = tmp_path / "cards" / NAME / "README.md"
+    regression = (file.parent / REGRESSION_FILE).read_bytes()
+    card = file.read_text()
+    start, results = card.index("## Use\n"), card.index("## Results\n")
+    old = card[:start] + "## Use\n\nAs it was.\n\n" + card[results : card.index("## Data and licence")]
+    file.write_text(old + "## Limits\n\nNone.\n")  # as a card of an earlier version
+    args = ["card", NAME, "--refresh", "--out", str(tmp_path / "cards")]
+    assert CliRunner().invoke(app, args).exit_code == 0
+    assert file.read_text() == card
+    assert (file.parent / REGRESSION_FILE).read_bytes() == regression
+    file.write_text("no headings")
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 2
+    assert "has no headings Use, Results and Limits in this order" in result.output
+
+
+@pytest.mark.parametrize("args", [[], ["--refresh", "--run", "a", "--evaluation", "b"], ["--run", "a"]])
+def test_either_a_run_or_a_refresh(args):
+    result = CliRunner().invoke(app, ["card", NAME, *args])
+    assert result.exit_code == 2
+    assert "error: " in result.output
+
+
+def test_unknown_data_is_refused():
+    with pytest.raises(ValueError, match="origin and terms of the data set 'elsewhere' are not known"):
+        closing_sections("facnn_resnet18.elsewhere")
 
 
 def test_card_without_a_baseline_says_so(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import timm_interpretable  # noqa: F401  registers the models
+import timm_interpretable
 from timm_interpretable.models import weights
 
 NAME = "facnn_resnet18.imagenette"
@@ -118,3 +118,19 @@ def test_without_pretrained_the_card_is_not_read(cards: Path, card: dict[str, to
 def test_other_tag_does_not_take_this_card(card: dict[str, torch.Tensor]) -> None:
     with pytest.raises(Exception, match=r"(?i)offline|cache|locate"):  # it asks the Hub, which is out of reach
         timm.create_model("facnn_resnet18.cifar10", pretrained=True)
+
+
+def test_bundled_only(cards: Path, hashes: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMM_INTERPRETABLE_WEIGHTS", "bundled")
+    hashes[NAME] = "0" * 64
+    with pytest.raises(weights.WeightsError, match=f"this installation has no weights of {NAME} .*hub_cards"):
+        timm.create_model(NAME, pretrained=True)
+    assert timm_interpretable.weights_source(NAME) == ("missing", "")
+
+
+def test_source_of_all_and_of_one(cards: Path, card: dict[str, torch.Tensor], hashes: dict[str, str]) -> None:
+    bundled = ("bundled", str(cards / NAME / "model.safetensors"))
+    assert timm_interpretable.weights_source() == {NAME: bundled}
+    assert timm_interpretable.weights_source("facnn_resnet18") == bundled
+    with pytest.raises(ValueError, match=f"'facnn_resnet34' has no released weights; expected one of {NAME}"):
+        timm_interpretable.weights_source("facnn_resnet34")

@@ -1,29 +1,75 @@
 """`timm-interpretable card`."""
 
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from timm_interpretable.cli.common import fail
 
+if TYPE_CHECKING:
+    from timm_interpretable.hub.cards import Trained
+
 
 def card(
     name: Annotated[str, typer.Argument(help="arch.tag, e.g. facnn_resnet18.imagenette.")],
-    run: Annotated[Path, typer.Option(help="Folder of the finished training run.")],
-    evaluation: Annotated[Path, typer.Option(help="What `evaluate --json` wrote for its weights.")],
+    run: Annotated[Path | None, typer.Option(help="Folder of the finished training run.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="What `evaluate --json` wrote for its weights.")] = None,
     baseline_run: Annotated[Path | None, typer.Option(help="Folder of the baseline's finished run.")] = None,
     baseline_evaluation: Annotated[Path | None, typer.Option(help="`evaluate --json` of the baseline.")] = None,
     out: Annotated[Path, typer.Option(help="Parent of the model's folder.")] = Path("hub_cards"),
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Of a folder that is there, only what depends on no run.")
+    ] = False,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="With --refresh: also regression.safetensors, from the weights.")
+    ] = False,
 ) -> None:
-    """Write the folder of a released model: weights, config.json and model card."""
-    from timm_interpretable.hub.cards import Trained, write_card
+    """Write the folder of a released model: weights, config.json, model card, picture and regression outputs."""
+    if refresh == bool(run or evaluation):
+        fail("give either --run and --evaluation or --refresh")
+    if bool(run) != bool(evaluation) or (baseline_run is None) != (baseline_evaluation is None):
+        fail("--run and --evaluation go together, as do --baseline-run and --baseline-evaluation")
+    from timm_interpretable.hub.cards import write_card
+    from timm_interpretable.hub.regression import write_regression
+    from timm_interpretable.hub.sections import refresh_card
 
-    if (baseline_run is None) != (baseline_evaluation is None):
-        fail("--baseline-run and --baseline-evaluation go together")
+    folder = out / name
     try:
-        baseline = Trained.load(baseline_run, baseline_evaluation) if baseline_run and baseline_evaluation else None
-        write_card(name, Trained.load(run, evaluation), out / name, baseline)
+        if run and evaluation:
+            write_card(name, _trained(run, evaluation), folder, _trained(baseline_run, baseline_evaluation))
+        if run or regression:
+            write_regression(folder)
+        _draw(name, folder)
+        refresh_card(folder)
     except (OSError, ValueError, RuntimeError) as error:
         fail(str(error))
-    typer.echo(f"{out / name}")
+    typer.echo(f"{folder}")
+
+
+def _trained(run: Path | None, evaluation: Path | None) -> "Trained | None":
+    from timm_interpretable.hub.cards import Trained
+
+    return Trained.load(run, evaluation) if run and evaluation else None
+
+
+def _draw(name: str, folder: Path) -> None:
+    """The figure of `explain` for a sample picture, as JPEG; nothing for a model without maps."""
+    import timm
+    from PIL import Image
+
+    from timm_interpretable.cli.explain import Explainer
+    from timm_interpretable.cli.views import Options
+    from timm_interpretable.data.images import sample_of
+    from timm_interpretable.hub.sections import PICTURE
+
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    if not (hasattr(model, "class_maps") or hasattr(model, "dynamic_weights")):
+        return
+    sample = sample_of(model.pretrained_cfg.get("label_names") or ())
+    with TemporaryDirectory() as temporary:
+        stem = Path(temporary) / "maps"
+        Explainer(name, model, Options("penultimate", False), "top1", raw=False).run([sample.path], [stem])
+        with Image.open(stem.with_suffix(".png")) as figure:
+            figure.convert("RGB").save(folder / PICTURE, quality=80)

@@ -61,7 +61,7 @@ def explain(
 
     chosen_device = pick_device(device)
     options = Options(layers, contrast)
-    explainers = {name: _Explainer(name, load_model(name, chosen_device), options, target, raw) for name in work}
+    explainers = {name: Explainer(name, load_model(name, chosen_device), options, target, raw) for name in work}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,7 +83,7 @@ def explain(
         raise typer.Exit(2)
 
 
-class _Explainer:
+class Explainer:
     """One model with its preprocessing; fails before any work where it does not fit what is asked."""
 
     def __init__(self, name: str, model: "nn.Module", options: Options, target: str, raw: bool) -> None:

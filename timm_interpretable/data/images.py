@@ -14,8 +14,8 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
 __all__ = [
-    "ImageError", "Sample", "eval_transform", "list_images", "load_image", "sample_images", "squash_transform",
-    "to_picture",
+    "ImageError", "Sample", "eval_transform", "list_images", "load_image", "sample_images", "sample_of",
+    "squash_transform", "to_picture",
 ]  # fmt: skip
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -50,6 +50,12 @@ _CATALOGUE = (
 def sample_images() -> list[Sample]:
     """The pictures that ship with the package; their licences are in `samples/SOURCES.md`."""
     return list(_CATALOGUE)
+
+
+def sample_of(labels: Iterable[str]) -> Sample:
+    """The first of them that shows one of these classes, or else the first."""
+    known = set(labels)
+    return next((sample for sample in _CATALOGUE if sample.label in known), _CATALOGUE[0])
 
 
 def load_image(path: str | Path) -> Image.Image:

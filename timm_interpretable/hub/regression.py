@@ -8,11 +8,11 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from timm_interpretable.attr import ClassMap, InputContribution
-from timm_interpretable.data.images import eval_transform, load_image, sample_images, to_picture
+from timm_interpretable.data.images import eval_transform, load_image, sample_of, to_picture
 
 REGRESSION_FILE = "regression.safetensors"
 # of the largest magnitude: other kernels and other orders of summation change less
@@ -26,13 +26,11 @@ def write_regression(folder: Path) -> Path:
     the largest logit with the channels added up, where the model has one.
     """
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    names = set(model.pretrained_cfg.get("label_names") or ())
-    samples = sample_images()
-    sample = next((s for s in samples if s.label in names), samples[0])
+    sample = sample_of(model.pretrained_cfg.get("label_names") or ())
     pixels = to_picture(eval_transform(model)(load_image(sample.path)), model)
     tensors = {"pixels": torch.from_numpy(pixels).permute(2, 0, 1).contiguous()}
     file = folder / REGRESSION_FILE
-    save_file(tensors | outputs(model, tensors["pixels"]), file, metadata={"picture": sample.file})
+    file.write_bytes(save(tensors | outputs(model, tensors["pixels"]), metadata={"picture": sample.file}))
     return file
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import timm
 from jinja2 import Template
 
-from timm_interpretable.data.images import sample_images
+from timm_interpretable.data.images import sample_of
 from timm_interpretable.models.weights import HUB_ORG, HUB_PUBLISHED
 
 PICTURE = "maps.jpg"
@@ -64,13 +64,14 @@ _DATA = {
 def use_section(name: str, picture: bool) -> str:
     """How to use the released model `arch.tag`, with the picture of its maps where the folder has one."""
     cfg = timm.get_pretrained_cfg(name)
-    sample = next((s for s in sample_images() if s.label in cfg.label_names), sample_images()[0])
+    labels = cfg.label_names or ()
+    sample = sample_of(labels)
     return _rendered(
         "card_use.md",
         name=name,
         coda_net=name.startswith("coda_net"),
         size="{} x {}".format(*cfg.input_size[1:]),
-        classes=", ".join(cfg.label_names),
+        classes=", ".join(labels),
         published=HUB_PUBLISHED,
         repository=f"{HUB_ORG}/{name}",
         picture=f"`{sample.file}`: {sample.source}" if picture else None,
@@ -100,13 +101,12 @@ def refresh_card(folder: Path) -> None:
     """
     file = folder / "README.md"
     text = file.read_text(encoding="utf-8")
-    starts = [text.find(f"\n{heading}\n") + 1 for heading in ("## Use", "## Results", "## Data and licence", "## Limits")]
-    use, results, data, limits = starts
+    headings = ("## Use", "## Results", "## Data and licence", "## Limits")
+    use, results, data, limits = (text.find(f"\n{heading}\n") + 1 for heading in headings)
     closing = data or limits
     if not 0 < use < results < closing:
         raise ValueError(f"{file} has no headings Use, Results and Limits in this order.")
-    new_use = use_section(folder.name, (folder / PICTURE).is_file())
-    parts = [text[:use], new_use, "\n", text[results:closing], closing_sections(folder.name)]
+    parts = [text[:use], use_section(folder.name, (folder / PICTURE).is_file()), "\n", text[results:closing], closing_sections(folder.name)]
     file.write_text("".join(parts), encoding="utf-8")
 
 

@@ -1,0 +1,93 @@
+"""Fine-tune a released model on other classes, and check that its maps still add up to its logits.
+
+    python examples/finetune.py --data-dir DIR --classes cat dog
+
+DIR holds `train*.tar` and `test.tar` (or folders `train/` and `test/`) with one folder per class inside, as CIFAR-10 in
+this project's layout does; without --classes all of them are learned.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.data import create_transform, resolve_data_config
+from torch.utils.data import DataLoader, Subset
+
+import timm_interpretable  # noqa: F401  registers the models
+from timm_interpretable.attr import ClassMap, InputContribution
+from timm_interpretable.data.datasets import open_split
+
+
+def only(dataset: Any, names: list[str], classes: list[str], limit: int | None) -> Subset:
+    """The images of these classes, numbered in their order; at most `limit`, from all over the split."""
+    numbers = {names.index(name): k for k, name in enumerate(classes)}
+    parts = getattr(dataset, "datasets", [dataset])
+    for part in parts:
+        part.target_transform = numbers.__getitem__
+    folders = [Path(file).parent.name for part in parts for file in part.filenames()]
+    chosen = [i for i, folder in enumerate(folders) if folder in classes]
+    return Subset(dataset, chosen[:: max(1, len(chosen) // (limit or len(chosen)))][:limit])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--model", default="facnn_resnet18.cifar10")
+    parser.add_argument("--classes", nargs="+", help="folders of the classes to keep; all by default")
+    parser.add_argument("--train-split", default="train")
+    parser.add_argument("--eval-split", default="test")
+    parser.add_argument("--limit", type=int, help="use that many images of each split")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--batch-size", type=int, default=64)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+
+    pretrained_cfg = timm.get_pretrained_cfg(args.model).to_dict()
+    transform = create_transform(**resolve_data_config(pretrained_cfg=pretrained_cfg))
+    data, names = open_split(args.data_dir, args.train_split, transform)
+    classes = args.classes or names
+    model = timm.create_model(args.model, pretrained=True, num_classes=len(classes))
+    train = only(data, names, classes, args.limit)
+    test = only(*open_split(args.data_dir, args.eval_split, transform), classes, args.limit)
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
+    loader = DataLoader(train, batch_size=args.batch_size, shuffle=True, drop_last=len(train) > args.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * len(loader))
+    for epoch in range(args.epochs):
+        model.train()
+        for x, y in loader:
+            x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        print(f"epoch {epoch + 1}: loss {loss.item():.3f}, accuracy {accuracy(model, test):.4f} on {len(test)} images")
+
+    model.eval()
+    x = torch.stack([test[i][0] for i in range(min(32, len(test)))])
+    with torch.no_grad():
+        logits = model(x)
+    if hasattr(model, "class_maps"):
+        attribution, bias = ClassMap(model), 0.0
+    else:
+        attribution, bias = InputContribution(model), model.logit_bias
+    top = logits.argmax(1)
+    total = attribution.attribute(x, target=top).sum((1, 2, 3))
+    error = (total - (logits.gather(1, top[:, None])[:, 0] - bias)).abs().max()
+    print(f"maps of {len(x)} images add up to their logits: largest error {error.item():.1e}")
+
+
+def accuracy(model: torch.nn.Module, data: Subset) -> float:
+    model.eval()
+    with torch.inference_mode():
+        right = sum(int((model(x).argmax(1) == y).sum()) for x, y in DataLoader(data, batch_size=256))
+    return right / len(data)
+
+
+if __name__ == "__main__":
+    main()
