@@ -1,4 +1,4 @@
-"""The package as a user gets it: an sdist, the wheel built from it, and that wheel in an empty folder without network."""
+"""The package as a user gets it: an sdist, the wheel built from it, and that wheel in an empty folder, offline."""
 
 import os
 import re

@@ -45,7 +45,9 @@ def test_one_commit_tagged_and_nothing_the_second_time(hub, worker):
 def test_only_what_changed_is_sent_and_strangers_are_deleted(hub, worker):
     publish(worker, NAME)
     repo = hub.repos[KEY]
-    repo.commits.append(FILES | {"README.md": b"---\nold: true\n---\n", "pytorch_model.bin": b"x", ".gitattributes": b""})
+    repo.commits.append(
+        FILES | {"README.md": b"---\nold: true\n---\n", "pytorch_model.bin": b"x", ".gitattributes": b""}
+    )
     hub.asked.clear()
     output = publish(worker, NAME, "--revision-tag")
     assert "upload README.md (" in output

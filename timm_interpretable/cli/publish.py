@@ -27,8 +27,7 @@ def publish(
         fail("nothing to publish; name models, or give --all or --space")
     from huggingface_hub import HfApi
 
-    from timm_interpretable.hub.publish import changes, model_upload, require_token, space_upload
-    from timm_interpretable.hub.publish import publish as upload
+    from timm_interpretable.hub.publish import changes, model_upload, publish as upload, require_token, space_upload
     from timm_interpretable.models.weights import released
 
     try:

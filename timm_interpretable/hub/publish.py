@@ -74,7 +74,9 @@ def model_upload(name: str, namespace: str, version_tag: bool = False) -> Upload
     folder = card_folder(name)
     if name not in released() or folder is None:
         here = ", ".join(sorted(each for each in released() if card_folder(each)))
-        raise PublishError(f"{name!r} is not a released model; expected one of {here or 'none: there are no cards here'}.")
+        raise PublishError(
+            f"{name!r} is not a released model; expected one of {here or 'none: there are no cards here'}."
+        )
     found = sorted(path.name for path in folder.iterdir())
     if not set(MODEL_FILES) <= set(found) <= {*MODEL_FILES, *OPTIONAL_FILES}:
         expected = f"{', '.join(sorted(MODEL_FILES))} and perhaps {', '.join(OPTIONAL_FILES)}"
@@ -99,7 +101,9 @@ def space_upload(namespace: str, version_tag: bool = False) -> Upload:
         raise PublishError(f"There is no Space to publish: {folder / 'README.md'} does not exist.")
     sdk = RepoCard.load(folder / "README.md").data.get("sdk")
     if sdk not in constants.SPACES_SDK_TYPES:
-        raise PublishError(f"{folder / 'README.md'} names the sdk {sdk!r}, expected one of {constants.SPACES_SDK_TYPES}.")
+        raise PublishError(
+            f"{folder / 'README.md'} names the sdk {sdk!r}, expected one of {constants.SPACES_SDK_TYPES}."
+        )
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     files = tuple(p.as_posix() for p in paths if not any(part.startswith((".", "__pycache__")) for part in p.parts))
     pickles = [file for file in files if file.lower().endswith(_PICKLES)]
@@ -110,8 +114,10 @@ def space_upload(namespace: str, version_tag: bool = False) -> Upload:
 
 
 def require_token() -> None:
-    """Raises:
-    PublishError: no token to publish with.
+    """Refuse to begin what cannot be finished.
+
+    Raises:
+        PublishError: there is no token.
     """
     if get_token() is None:
         raise PublishError("No Hugging Face token: run `hf auth login` or set HF_TOKEN to one that may write.")

@@ -50,8 +50,10 @@ def outputs(model: Any, pixels: Tensor) -> dict[str, Tensor]:
 
 
 def assert_unchanged(model: Any, file: Path) -> None:
-    """Raises:
-    AssertionError: the model, in evaluation mode, gives something else than `file` holds.
+    """Compare a model in evaluation mode with its release.
+
+    Raises:
+        AssertionError: it gives something else than `file` holds.
     """
     expected = load_file(file)
     found = outputs(model, expected.pop("pixels"))

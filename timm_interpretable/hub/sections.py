@@ -106,7 +106,8 @@ def refresh_card(folder: Path) -> None:
     closing = data or limits
     if not 0 < use < results < closing:
         raise ValueError(f"{file} has no headings Use, Results and Limits in this order.")
-    parts = [text[:use], use_section(folder.name, (folder / PICTURE).is_file()), "\n", text[results:closing], closing_sections(folder.name)]
+    new_use = use_section(folder.name, (folder / PICTURE).is_file())
+    parts = [text[:use], new_use, "\n", text[results:closing], closing_sections(folder.name)]
     file.write_text("".join(parts), encoding="utf-8")
 
 

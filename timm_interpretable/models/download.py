@@ -65,8 +65,10 @@ def check_hub_weights(repo_id: str, revision: str | None, cache_dir: str | Path 
 
 
 def check_safetensors(file: Path) -> None:
-    """Raises:
-    WeightsError: not a whole safetensors file.
+    """Refuse everything else.
+
+    Raises:
+        WeightsError: not a whole safetensors file.
     """
     if not file.is_file():
         raise WeightsError(f"{file.parent} has no {file.name}. Other formats, pickles among them, are not loaded.")
@@ -75,8 +77,8 @@ def check_safetensors(file: Path) -> None:
             return
     except (SafetensorError, OSError) as error:
         with file.open("rb") as opened:
-            start = opened.read(2)
-        kind = "is a pickle, expected safetensors" if start in (b"PK", b"\x80\x02") else "is not a whole safetensors file"
+            pickled = opened.read(2).startswith((b"PK", b"\x80"))  # torch's archive, and a bare pickle
+        kind = "is a pickle, expected safetensors" if pickled else "is not a whole safetensors file"
         raise WeightsError(f"{file} {kind} ({error}). Other formats are not loaded.") from None
 
 
@@ -103,6 +105,8 @@ def _fetch(repo_id: str, revision: str | None, cache_dir: str | Path | None, aga
             f"{repo_id} has no revision {revision}: it never had, or the revision has been removed."
         ) from error
     except EntryNotFoundError as error:
-        raise WeightsError(f"{place} has no {WEIGHTS_FILE}. Other formats, pickles among them, are not loaded.") from error
+        raise WeightsError(
+            f"{place} has no {WEIGHTS_FILE}. Other formats, pickles among them, are not loaded."
+        ) from error
     except Exception as error:  # of the HTTP library, which changes with huggingface_hub's version
         raise WeightsError(f"Downloading {place} failed: {' '.join(str(error).split())}") from error

@@ -159,7 +159,9 @@ def _released_file(name: str, cache_dir: str | Path | None) -> Path:
     except WeightsError as error:
         if HUB_PUBLISHED:
             raise
-        hint = f"The repositories of {HUB_ORG} are not published yet; the weights come with the package ({CHOICE}=auto)."
+        hint = (
+            f"The repositories of {HUB_ORG} are not published yet; the weights come with the package ({CHOICE}=auto)."
+        )
         raise WeightsError(f"{error} {hint}") from error.__cause__
 
 
