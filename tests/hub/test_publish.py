@@ -13,7 +13,7 @@ from timm_interpretable.models.download import WeightsError, pinned_revision
 from timm_interpretable.models.weights import HUB_ORG, card_folder, released
 
 from .conftest import Worker, clean_environment
-from .server import READ_ONLY, TOKEN
+from .server import READ_ONLY, TOKEN, Hub
 
 NAME = "facnn_resnet18.cifar10"
 KEY, FOLDER = f"models/org/{NAME}", card_folder(NAME)
@@ -126,8 +126,12 @@ def test_a_hub_that_gives_back_other_weights_is_noticed(hub, worker):
     assert "is not the released weight file" in publish(worker, NAME, code=2)
 
 
-def test_the_whole_way(hub, tmp_path):
-    """Publish all; then, with a new environment and an empty cache, the same logits and maps from the Hub."""
+def test_the_whole_way(tmp_path):
+    """Publish all; then, with a new environment and an empty cache, the same logits and maps from the Hub.
+
+    And when the Hub is gone, from the cache, or else an error that says so.
+    """
+    hub = Hub()
     command = [sys.executable, "-m", "timm_interpretable.cli", "publish", "--all", "--namespace", HUB_ORG]
     env = clean_environment(hub.endpoint, tmp_path / "publisher", HF_TOKEN=TOKEN)
     done = subprocess.run(command, env=env, capture_output=True, text=True)
@@ -143,11 +147,15 @@ def test_the_whole_way(hub, tmp_path):
             assert from_hub["logits"]
             assert from_hub == user.ask("load", name, env={"TIMM_INTERPRETABLE_WEIGHTS": "bundled"})
             assert hub.count(f"GET /{HUB_ORG}/{name}/resolve/weights-") == 1
-            hub_cache = Path(user.ask("source", name)["location"])
-            assert hub_cache.is_relative_to(tmp_path / "user")
+            assert Path(user.ask("source", name)["location"]).is_relative_to(tmp_path / "user")
+        assert not [request for request in hub.asked if not request.startswith(("GET", "HEAD"))]
+        hub.stop()
+        assert user.ask("load", name) == from_hub
+        answer = user.ask("load", name, cache_dir=tmp_path / "empty")
+        assert answer["error"] == "WeightsError"
+        assert f"not in the cache {tmp_path / 'empty'}, and the Hub at {hub.endpoint} cannot be" in answer["message"]
     finally:
         user.close()
-    assert not [request for request in hub.asked if not request.startswith(("GET", "HEAD"))]
 
 
 @pytest.fixture
