@@ -2,14 +2,11 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from timm_interpretable.cli.common import fail
-
-if TYPE_CHECKING:
-    from timm_interpretable.hub.cards import Trained
 
 
 def card(
@@ -31,14 +28,15 @@ def card(
         fail("give either --run and --evaluation or --refresh")
     if bool(run) != bool(evaluation) or (baseline_run is None) != (baseline_evaluation is None):
         fail("--run and --evaluation go together, as do --baseline-run and --baseline-evaluation")
-    from timm_interpretable.hub.cards import write_card
+    from timm_interpretable.hub.cards import Trained, write_card
     from timm_interpretable.hub.regression import write_regression
     from timm_interpretable.hub.sections import refresh_card
 
     folder = out / name
     try:
         if run and evaluation:
-            write_card(name, _trained(run, evaluation), folder, _trained(baseline_run, baseline_evaluation))
+            baseline = Trained.load(baseline_run, baseline_evaluation) if baseline_run and baseline_evaluation else None
+            write_card(name, Trained.load(run, evaluation), folder, baseline)
         if run or regression:
             write_regression(folder)
         _draw(name, folder)
@@ -46,12 +44,6 @@ def card(
     except (OSError, ValueError, RuntimeError) as error:
         fail(str(error))
     typer.echo(f"{folder}")
-
-
-def _trained(run: Path | None, evaluation: Path | None) -> "Trained | None":
-    from timm_interpretable.hub.cards import Trained
-
-    return Trained.load(run, evaluation) if run and evaluation else None
 
 
 def _draw(name: str, folder: Path) -> None:

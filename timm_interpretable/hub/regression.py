@@ -42,7 +42,7 @@ def outputs(model: Any, pixels: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
         logits = model(x).float()
     result = {"logits": logits[0]}
-    kinds = {"class_maps": ClassMap, "dynamic_weights": InputContribution}
+    kinds: dict[str, Any] = {"class_maps": ClassMap, "dynamic_weights": InputContribution}
     attribution = next((kind(model) for name, kind in kinds.items() if hasattr(model, name)), None)
     if attribution is not None:
         result["map"] = attribution.attribute(x, target=logits.argmax(1)).sum(1)[0]
