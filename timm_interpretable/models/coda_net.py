@@ -51,7 +51,7 @@ _Dtype = torch.dtype | None
 _BLOCK = 2**22
 _BLOCK_CUDA = 2**28
 # positions whose products of two entries of the code (up to 2,369 for rank 64) stay in the cache of a CPU's core
-_POSITIONS = 512
+_POSITIONS = 256
 # rows of `a a^T` that are taken together: few, so that little is computed twice, but long operations
 _ROWS = 8
 
@@ -59,44 +59,66 @@ _ROWS = 8
 class _SquaredNorms(torch.autograd.Function):
     """`n_c = a^T G_c a` for symmetric G: codes `(R, M)` and Gram matrices `(C, R, R)` to `(C, M)`.
 
-    Keeps nothing larger than the codes for the backward pass. That pass is made of differentiable operations: second
-    derivatives exist.
+    Keeps nothing larger than the codes for the backward pass. Second derivatives exist.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, codes: Tensor, gram: Tensor) -> Tensor:
         ctx.save_for_backward(codes, gram)
         packed = _packed(gram)
-        return torch.cat([packed @ _products(some) for some in _position_blocks(codes, packed.shape[1])], dim=1)
+        if torch.compiler.is_compiling():
+            return packed @ _products(codes)
+        norms = codes.new_empty(len(gram), codes.shape[1])
+        for positions, products in _position_blocks(codes, packed.shape[1]):
+            _products(codes[:, positions], products)
+            torch.mm(packed, products, out=norms[:, positions])
+        return norms
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         codes, gram = ctx.saved_tensors
-        size = gram.shape[0] * gram.shape[1]
-        grad_codes, grad_gram = [], []
-        for a, g in zip(_position_blocks(codes, size), _position_blocks(grad, size), strict=True):
-            weighted = (g.unsqueeze(1) * a).flatten(0, 1)  # (C R, m)
-            if ctx.needs_input_grad[0]:
-                grad_codes.append(2 * (gram.flatten(0, 1).t() @ weighted))
-            if ctx.needs_input_grad[1]:
-                grad_gram.append(a @ weighted.t())
+        flat, (for_codes, for_gram) = gram.flatten(0, 1), ctx.needs_input_grad
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # differentiable
+            weighted = (grad.unsqueeze(1) * codes).flatten(0, 1)  # (C R, M)
+            grad_codes, grad_gram = 2 * (flat.t() @ weighted), codes @ weighted.t()
+        else:
+            grad_codes, grad_gram = torch.empty_like(codes), codes.new_zeros(len(codes), len(flat))
+            for positions, weighted in _position_blocks(codes, len(flat)):
+                a, g = codes[:, positions], grad[:, positions]
+                torch.mul(g.unsqueeze(1), a, out=weighted.unflatten(0, gram.shape[:2]))
+                if for_codes:
+                    torch.mm(flat.t(), weighted, out=grad_codes[:, positions])
+                if for_gram:
+                    grad_gram.addmm_(a, weighted.t())
+            grad_codes *= 2
         return (
-            torch.cat(grad_codes, dim=1) if grad_codes else None,
-            torch.stack(grad_gram).sum(0).unflatten(1, gram.shape[:2]).transpose(0, 1) if grad_gram else None,
+            grad_codes if for_codes else None,
+            grad_gram.unflatten(1, gram.shape[:2]).transpose(0, 1) if for_gram else None,
         )
 
 
-def _position_blocks(x: Tensor, size: int) -> tuple[Tensor, ...]:
-    """A few positions of `(R, M)` at a time, for intermediate results of `size` numbers a position."""
-    if torch.compiler.is_compiling():
-        return (x,)
-    return x.split(max(1, _BLOCK_CUDA // size) if x.is_cuda else _POSITIONS, dim=1)
+def _position_blocks(codes: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
+    """A few positions of codes `(R, M)` at a time, and memory for `size` intermediate numbers of each."""
+    total = codes.shape[1]
+    count = min(total, max(1, _BLOCK_CUDA // size) if codes.is_cuda else _POSITIONS)
+    memory = codes.new_empty(size * count)  # the same for all blocks, that it may stay in the cache
+    for start in range(0, total, count):
+        here = min(count, total - start)
+        yield slice(start, start + here), memory[: size * here].view(size, here)
 
 
-def _products(codes: Tensor) -> Tensor:
+def _products(codes: Tensor, out: Tensor | None = None) -> Tensor:
     """Codes `(R, M)` to the products of two of their entries, `(P, M)`, nearly every pair once."""
-    rows = [codes[i : i + _ROWS].unsqueeze(1) * codes[i:] for i in range(0, codes.shape[0], _ROWS)]
-    return torch.cat([products.flatten(0, 1) for products in rows])
+    starts = range(0, len(codes), _ROWS)
+    if out is None:
+        return torch.cat([(codes[i : i + _ROWS].unsqueeze(1) * codes[i:]).flatten(0, 1) for i in starts])
+    done = 0
+    for i in starts:
+        some, others = codes[i : i + _ROWS], codes[i:]
+        count = len(some) * len(others)
+        torch.mul(some.unsqueeze(1), others, out=out[done : done + count].view(len(some), *others.shape))
+        done += count
+    return out
 
 
 def _packed(gram: Tensor) -> Tensor:
