@@ -3,8 +3,8 @@
     python examples/finetune.py --data-dir DIR --classes cat dog
 
 DIR holds `train*.tar` and `test.tar` (or folders `train/` and `test/`) with one folder per class inside, as CIFAR-10 in
-this project's layout does; without --classes all of them are learned. With `--limit 2000` two epochs tell cats from dogs
-in 83.1 % of 2,000 test images of CIFAR-10's JPEG copy (torch 2.14, CPU).
+this project's layout does; without --classes all of them are learned. With `--limit 2000` two epochs tell cats from
+dogs in 83.1 % of 2,000 test images of CIFAR-10's JPEG copy (torch 2.14, CPU).
 """
 
 import argparse
