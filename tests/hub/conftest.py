@@ -18,6 +18,7 @@ def clean_environment(endpoint: str, home: Path, **more: str) -> dict[str, str]:
     dropped = ("HF_", "HUGGING", "TIMM_INTERPRETABLE_WEIGHTS")
     env = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     env |= dict(HF_ENDPOINT=endpoint, HF_HOME=str(home), HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1")
+    env |= dict(HF_HUB_ETAG_TIMEOUT="120", HF_HUB_DOWNLOAD_TIMEOUT="120")  # a busy machine is not a missing Hub
     return env | dict(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), HF_HUB_DISABLE_PROGRESS_BARS="1") | more
 
 
