@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from timm_interpretable import __version__
-from timm_interpretable.cli import bench, bench_coda, card, evaluate, explain, list_models, train
+from timm_interpretable.cli import bench, bench_coda, card, evaluate, explain, list_models, study, train
 
 __all__ = ["app"]
 
@@ -35,3 +35,4 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("card")(card.card)
 bench.bench_app.command("coda")(bench_coda.coda)
 app.add_typer(bench.bench_app, name="bench")
+app.add_typer(study.study_app, name="study")
