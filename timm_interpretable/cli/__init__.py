@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from timm_interpretable import __version__
-from timm_interpretable.cli import bench, bench_coda, card, evaluate, explain, list_models, study, train
+from timm_interpretable.cli import bench, bench_coda, bench_fame, card, evaluate, explain, list_models, study, train
 
 __all__ = ["app"]
 
@@ -34,5 +34,6 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("card")(card.card)
 bench.bench_app.command("coda")(bench_coda.coda)
+bench.bench_app.command("fame")(bench_fame.fame)
 app.add_typer(bench.bench_app, name="bench")
 app.add_typer(study.study_app, name="study")

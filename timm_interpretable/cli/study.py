@@ -2,7 +2,7 @@
 
 import typer
 
-from timm_interpretable.cli import study_attribution
+from timm_interpretable.cli import study_attribution, study_locality
 
 study_app = typer.Typer(no_args_is_help=True, help="Measure attributions, and write the numbers with what made them.")
 
@@ -13,3 +13,4 @@ def _study() -> None:
 
 
 study_app.command("attribution")(study_attribution.attribution)
+study_app.command("locality")(study_locality.locality)

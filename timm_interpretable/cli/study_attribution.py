@@ -16,7 +16,7 @@ from timm_interpretable.cli.loading import (
     normalisation,
     open_images,
     whole_image,
-)  # fmt: skip  # isort: skip
+)
 from timm_interpretable.cli.results import make_folder, markdown_table, provenance, write_results
 
 if TYPE_CHECKING:

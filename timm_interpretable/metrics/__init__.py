@@ -28,6 +28,13 @@ from timm_interpretable.metrics.localisation import (
     pointing_game as pointing_game,
     unit_range as unit_range,
 )
+from timm_interpretable.metrics.locality import (
+    centroid_distance as centroid_distance,
+    depth_layers as depth_layers,
+    locality_report as locality_report,
+    sampled_locations as sampled_locations,
+    share_in_cell as share_in_cell,
+)
 from timm_interpretable.metrics.methods import (
     attribution_methods as attribution_methods,
     fame_after as fame_after,

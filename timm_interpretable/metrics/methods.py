@@ -73,16 +73,22 @@ def attribution_methods(
     methods["RISE"] = lambda x, c: _summed(
         RISE(probability).attribute(x, c, n_masks=n_masks, baselines=black[None], seed=seed)
     )
-    methods["integrated gradients"] = lambda x, c: _summed(
-        IntegratedGradients(model).attribute(
-            x, black.expand_as(x), c, n_steps=ig_steps, internal_batch_size=max(16, len(x))
-        )
-    )
+    methods["integrated gradients"] = lambda x, c: integrated_gradients(model, x, c, black, ig_steps)
     methods["random"] = lambda x, c: torch.rand(len(x), *x.shape[2:], generator=noise).to(x.device)
     methods["centre"] = lambda x, c: _centre(*x.shape[2:], x.device).expand(len(x), -1, -1)
     named: dict[str, NamedMaps] = {name: partial(_named, name, maps) for name, maps in methods.items()}
     named["FAME"] = partial(_fame, model, tuple(fame_steps))
     return named
+
+
+def integrated_gradients(model: nn.Module, images: Tensor, target: Tensor, black: Tensor, n_steps: int = 50) -> Tensor:
+    """Captum's, from a black image, added up over the colours: `(B, H, W)`. Arguments as in `attribution_methods`."""
+    size = max(16, len(images))  # images per pass
+    return _summed(
+        IntegratedGradients(model).attribute(
+            images, black.expand_as(images), target, n_steps=n_steps, internal_batch_size=size
+        )
+    )
 
 
 def fame_after(
