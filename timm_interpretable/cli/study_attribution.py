@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     "iou_.3", "iou_.5", "iou_.7", "iou_first_.3", "iou_first_.5", "iou_first_.7", "energy", "pointing", "deletion",
-    "correlation", "seconds",
+    "correlation", "seconds", "cpu_seconds",
 )  # fmt: skip
 
 
@@ -128,11 +128,13 @@ def _note(report: Mapping[str, Any]) -> str:
         f"{report['model']['name']}: {report['images']} boxed images at {side} x {side} pixels, true class, "
         f"{report['right']} of them classified correctly. Area of the boxes, the chance level of energy and pointing: "
         f"{report['area']:.3f}. RISE with {report['rise_masks']} masks, integrated gradients with "
-        f"{report['ig_steps']} steps. Deletion: mean loss of the raw logit, the more the better. Correlation: of the "
-        "map with that of the last number of steps. Seconds: per image, for the map alone."
+        f"{report['ig_steps']} steps. All numbers are of the positive parts of the maps, stretched to [0, 1]. Deletion: "
+        "mean loss of the raw logit, the more the better. Correlation: of the map with that of the last number of "
+        "steps. Seconds: per image, for the map alone, by the clock and of the CPU; on a busy machine the second is the "
+        "one to compare."
     )
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    names = ["IoU .3", "IoU .5", "IoU .7", "first box .3", ".5", ".7", *_COLUMNS[6:]]
+    names = ["IoU .3", "IoU .5", "IoU .7", "first box .3", ".5", ".7", *_COLUMNS[6:-1], "CPU seconds"]
     return markdown_table(["map", *names], [[name, *(row.get(key) for key in _COLUMNS)] for name, row in rows.items()])

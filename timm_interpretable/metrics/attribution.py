@@ -40,7 +40,7 @@ def map_scores(maps: Tensor, boxes: Tensor, first_box: Tensor) -> dict[str, Tens
         first_box: bool `(B, H, W)`.
     """
     stretched = unit_range(maps)
-    scores = {}
+    scores: dict[str, Tensor] = {}
     for name, masks in (("iou", boxes), ("iou_first", first_box)):
         overlaps = box_iou(stretched, masks)
         scores |= {f"{name}_{t:g}".replace("0.", "."): overlaps[:, i] for i, t in enumerate(THRESHOLDS)}
@@ -60,12 +60,13 @@ def attribution_report(
         black: what a deleted pixel shows, `(C, 1, 1)`.
 
     Returns:
-        per map `images`, `seconds` (per image, the maps alone), the means of `map_scores`, `deletion` (mean loss of the
-        logit over 0, 10 ... 100 % deleted), its `deletion_curve`, and `sem`, the standard errors of the means.
+        per map `images`, `seconds` and `cpu_seconds` (per image, the maps alone; the second is that of all threads of
+        the process, which other load on the machine does not change), the means of `map_scores`, `deletion` (mean loss
+        of the logit over 0, 10 ... 100 % deleted), its `deletion_curve`, and `sem`, the standard errors of the means.
     """
     values: dict[str, dict[str, list[Tensor]]] = {}
     curves: dict[str, list[Tensor]] = {}
-    seconds: dict[str, float] = {}
+    seconds: dict[str, Tensor] = {}
     for batch in batches:
         for method in methods.values():
             found = dict(_timed(method, batch))
@@ -78,13 +79,14 @@ def attribution_report(
                 for key, value in scores.items():
                     values.setdefault(name, {}).setdefault(key, []).append(value.double().cpu())
                 curves.setdefault(name, []).append(curve.double().cpu())
-                seconds[name] = seconds.get(name, 0.0) + elapsed
+                seconds[name] = seconds.get(name, torch.zeros(2)) + elapsed
     return {name: _row(values[name], torch.cat(curves[name]), seconds[name]) for name in values}
 
 
-def _row(values: Mapping[str, list[Tensor]], curve: Tensor, seconds: float) -> dict[str, Any]:
+def _row(values: Mapping[str, list[Tensor]], curve: Tensor, seconds: Tensor) -> dict[str, Any]:
     joined = {key: torch.cat(parts) for key, parts in values.items()}
-    row: dict[str, Any] = {"images": len(curve), "seconds": seconds / len(curve)}
+    wall, cpu = (seconds / len(curve)).tolist()
+    row: dict[str, Any] = {"images": len(curve), "seconds": wall, "cpu_seconds": cpu}
     row |= {key: value.mean().item() for key, value in joined.items()}
     row["deletion_curve"] = curve.mean(0).tolist()
     if len(curve) > 1:
@@ -92,14 +94,14 @@ def _row(values: Mapping[str, list[Tensor]], curve: Tensor, seconds: float) -> d
     return row
 
 
-def _timed(method: NamedMaps, batch: BoxedBatch) -> Iterable[tuple[str, tuple[Tensor, float]]]:
-    """The maps with the seconds since the method began."""
+def _timed(method: NamedMaps, batch: BoxedBatch) -> Iterable[tuple[str, tuple[Tensor, Tensor]]]:
+    """The maps with the seconds since the method began, by the clock and of the CPU."""
     start = _now(batch.images)
     for name, maps in method(batch.images, batch.labels):
         yield name, (maps, _now(batch.images) - start)
 
 
-def _now(x: Tensor) -> float:
+def _now(x: Tensor) -> Tensor:
     if x.device.type == "cuda":
         torch.cuda.synchronize(x.device)
-    return time.perf_counter()
+    return torch.tensor([time.perf_counter(), time.process_time()], dtype=torch.double)

@@ -75,7 +75,7 @@ def attribution_methods(
     )
     methods["integrated gradients"] = lambda x, c: integrated_gradients(model, x, c, black, ig_steps)
     methods["random"] = lambda x, c: torch.rand(len(x), *x.shape[2:], generator=noise).to(x.device)
-    methods["centre"] = lambda x, c: _centre(*x.shape[2:], x.device).expand(len(x), -1, -1)
+    methods["centre"] = lambda x, c: _centre(x.shape[2], x.shape[3], x.device).expand(len(x), -1, -1)
     named: dict[str, NamedMaps] = {name: partial(_named, name, maps) for name, maps in methods.items()}
     named["FAME"] = partial(_fame, model, tuple(fame_steps))
     return named
