@@ -128,10 +128,9 @@ def _note(report: Mapping[str, Any]) -> str:
         f"{report['model']['name']}: {report['images']} boxed images at {side} x {side} pixels, true class, "
         f"{report['right']} of them classified correctly. Area of the boxes, the chance level of energy and pointing: "
         f"{report['area']:.3f}. RISE with {report['rise_masks']} masks, integrated gradients with "
-        f"{report['ig_steps']} steps. All numbers are of the positive parts of the maps, stretched to [0, 1]. Deletion: "
-        "mean loss of the raw logit, the more the better. Correlation: of the map with that of the last number of "
-        "steps. Seconds: per image, for the map alone, by the clock and of the CPU; on a busy machine the second is the "
-        "one to compare."
+        f"{report['ig_steps']} steps. Numbers are of the positive parts, stretched to [0, 1]. Deletion: mean "
+        "loss of the raw logit, the more the better. Correlation: of the map with that of the last number of steps. "
+        "Seconds: per image, for the map alone, by the clock and of the CPU; on a busy machine compare the second."
     )
 
 
