@@ -37,7 +37,7 @@ def test_coda() -> None:
 
 def test_fame() -> None:
     options = ["--size", "32", "--batch-size", "2", "--n-steps", "2", "--repeats", "1", "--device", "cpu"]
-    result = CliRunner().invoke(app, ["bench", "fame", *options])
+    result = CliRunner().invoke(app, ["bench", "fame", *options, "--cpu-time"])
     assert result.exit_code == 0, result.output
     lines = {line.split("  ")[0]: line.split() for line in result.output.splitlines()}
     assert lines["forward and input-backward"][4] == "1.00"

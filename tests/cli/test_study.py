@@ -73,6 +73,13 @@ def test_attribution(data_dir: Path, weights: Path) -> None:
         assert row["energy"] == pytest.approx(maps[name]["energy"], abs=0.02), name
 
 
+def test_one_method(data_dir: Path, weights: Path) -> None:
+    args = ("attribution", "--data-dir", data_dir, "--weights", weights, "--images", 2, "--out", data_dir)
+    result = run(*args, "--method", "centre", "--method", "HiResCAM")
+    assert result.exit_code == 0, result.output
+    assert set(json.loads((data_dir / "attribution.json").read_text())["maps"]) == {"HiResCAM", "centre"}
+
+
 def test_locality(data_dir: Path, weights: Path) -> None:
     out = data_dir / "out"
     args = ("locality", "--data-dir", data_dir, "--weights", weights, "--images", 2, "--out", out)
@@ -103,6 +110,7 @@ def test_pictures_alone(data_dir: Path, weights: Path) -> None:
     [
         (("attribution", "--steps", "5,2"), "--steps is '5,2', expected ascending"),
         (("attribution", "--steps", "many"), "--steps is 'many', expected numbers"),
+        (("attribution", "--images", 4, "--method", "CAM"), "unknown method 'CAM', expected one of: class map; "),
         (("attribution", "--images", 5), "5 images were asked for, expected 1 to 4"),
         (("locality", "--layers", "layer9"), "no layer 'layer9', expected names such as stem"),
         (("locality", "--split", "val"), "has no val.tar"),

@@ -1,5 +1,6 @@
 """`timm-interpretable bench fame`: an iteration of FAME against the passes that it cannot do without."""
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,9 @@ def fame(
     n_steps: Annotated[int, typer.Option(min=1, help="Iterations per timing; the map at the end counts too.")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="Timings per row; the median counts.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads, instead of torch's choice.")] = None,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="Seconds of the CPU, not of the clock: for a busy machine without a GPU.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> None:
     """FAME against as many forward passes with the gradient of the input, the parameters frozen in both."""
@@ -28,18 +32,20 @@ def fame(
     import timm_interpretable.models  # noqa: F401  registers them
 
     target = pick_device(device)
+    if cpu_time and target.type != "cpu":
+        fail(f"--cpu-time says nothing about {target}, expected --device cpu with it")
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(0)
     try:
         net = timm.create_model(model, num_classes=10).to(target).eval().requires_grad_(False)
         rows = _rows(net, torch.rand(batch_size, 3, size, size, device=target), n_steps)
-        seconds = {
-            "fp32": measure(rows, repeats, partial(torch.autocast, target.type, enabled=False), target),
-        }
+        clock = time.process_time if cpu_time else time.perf_counter
+        seconds = {"fp32": measure(rows, repeats, partial(torch.autocast, target.type, enabled=False), target, clock)}
     except (RuntimeError, ValueError) as error:  # an unknown model, a size that it does not take
         fail(str(error))
-    typer.echo(f"{model}, {n_steps} iterations of {heading(batch_size, size, target, repeats)}")
+    what = "CPU time of " if cpu_time else ""
+    typer.echo(f"{model}, {what}{n_steps} iterations of {heading(batch_size, size, target, repeats)}")
     typer.echo(table(rows, seconds, batch_size * n_steps))
 
 

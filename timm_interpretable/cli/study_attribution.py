@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from timm_interpretable.metrics import BoxedBatch
+    from timm_interpretable.metrics.methods import NamedMaps
 
 _COLUMNS = (
     "iou_.3", "iou_.5", "iou_.7", "iou_first_.3", "iou_first_.5", "iou_first_.7", "energy", "pointing", "deletion",
@@ -37,6 +38,9 @@ def attribution(
     images: Annotated[int, typer.Option(min=1, help="How many, evenly spaced over the classes.")] = 25,
     input_size: Annotated[int | None, typer.Option(help="Side of the input, instead of the model's own.")] = None,
     mean_std: Annotated[MeanStd | None, typer.Option(help="Normalisation, instead of the model's own.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only this one, such as FAME or RISE; may be given several times.")
+    ] = None,
     steps: Annotated[str, typer.Option(help="Of FAME, ascending.")] = "25,50,100,200,500",
     masks: Annotated[int, typer.Option(min=1, help="Of RISE.")] = 1000,
     ig_steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients.")] = 50,
@@ -65,7 +69,7 @@ def attribution(
         found, _ = open_images(data_dir, "boxed", whole_image(net, settings, input_size, mean_std), net)
         chosen = evenly_spaced(images, len(found))
         batches = _Batches(found, data_dir / "boxed_boxes.csv", chosen, batch_size, chosen_device)
-        methods = attribution_methods(net, black, counts, masks, ig_steps, seed)
+        methods = _chosen(attribution_methods(net, black, counts, masks, ig_steps, seed), method or [])
         rows = attribution_report(methods, net, batches, black)
     except (ImportError, OSError, ValueError) as error:
         fail(str(error))
@@ -110,6 +114,13 @@ class _Batches:
 
     def area(self) -> float:
         return float(self.boxes.float().mean())
+
+
+def _chosen(methods: Mapping[str, "NamedMaps"], names: list[str]) -> dict[str, "NamedMaps"]:
+    unknown = [name for name in names if name not in methods]
+    if unknown:
+        raise ValueError(f"unknown method {unknown[0]!r}, expected one of: {'; '.join(methods)}")
+    return {name: maps for name, maps in methods.items() if name in (names or methods)}
 
 
 def _steps(text: str) -> list[int]:
