@@ -78,7 +78,7 @@ def attribution(
         right=batches.right(net), area=batches.area(), rise_masks=masks, ig_steps=ig_steps, maps=rows,
     )  # fmt: skip
     table = _table(rows)
-    write_results(out / "attribution", report, f"Attributions of {model}", [_note(report), table])
+    write_results(out / "attribution", report, f"Attributions of {report['model']['name']}", [_note(report), table])
     typer.echo(f"{_note(report)}\n\n{table}\n\nwritten to {out / 'attribution'}.json and .md")
 
 

@@ -75,7 +75,7 @@ def locality(
             ]
         if locations:
             table = _table({state: report[state] for state in nets})
-            write_results(out / "locality", report, f"Locality of {model}", [_note(report), table])
+            write_results(out / "locality", report, f"Locality of {report['model']['name']}", [_note(report), table])
             typer.echo(f"{_note(report)}\n\n{table}\n\nwritten to {out / 'locality'}.json and .md")
         for state, one in nets.items() if sheet else ():
             file = out / f"locality_{state}.png"
