@@ -20,6 +20,7 @@ from timm_interpretable.attr import (
     FeatureLocationLoss,
     LogitLoss,
     Loss,
+    change_map,
 )
 
 TARGETS = [0, 4, 2]
@@ -112,6 +113,29 @@ def test_never_farther_than_steps_times_step_size(facnn, images):
     moved = (details.perturbed - images).abs().amax((1, 2, 3))
     assert (moved <= 0.2 + 1e-6).all()
     assert (moved > 0.05).all()
+
+
+@pytest.mark.parametrize("n_steps", [1, 4, 9])
+def test_cost_is_one_pass_per_step(linear, images, n_steps):
+    model = counting(linear)
+    FAME(model).attribute(images, 1, n_steps=n_steps)
+    assert model.sizes == [3] * n_steps
+
+
+def test_equals_the_definition_step_by_step(facnn, images):
+    """One image after the other, with `backward`, down to the map."""
+    x = images.double()
+    model = facnn.double()
+    maps, details = FAME(model).attribute(x, TARGETS, n_steps=6, return_details=True)
+    for i, target in enumerate(TARGETS):
+        moving = x[i : i + 1].clone()
+        for _ in range(6):
+            moving = moving.detach().requires_grad_()
+            model(moving)[0, target].backward()
+            moving = moving - moving.grad / moving.grad.abs().max() / 255
+        torch.testing.assert_close(details.perturbed[i], moving[0].detach())
+        expected = reference_map(x[i].numpy(), moving[0].detach().numpy(), 3, 0.8)
+        torch.testing.assert_close(maps[i], torch.from_numpy(expected).expand(3, -1, -1))
 
 
 def coda_net():
@@ -354,6 +378,16 @@ def test_map_is_the_smoothed_change_of_the_grey_image(rng, blur, width, normaliz
     for result, image, perturbed in zip(maps, x, details.perturbed, strict=True):
         expected = torch.from_numpy(reference_map(image.numpy(), perturbed.numpy(), width, sigma, normalization))
         torch.testing.assert_close(result, expected.expand(3, -1, -1))
+
+
+def test_change_map_is_the_last_step(facnn, images):
+    options = dict(blur=5, normalization="max")
+    maps, details = FAME(facnn).attribute(images, TARGETS, n_steps=2, return_details=True, **options)
+    torch.testing.assert_close(change_map(images, details.perturbed, **options), maps[:, 0], rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"perturbed is \(2, 3, 16, 16\), expected .* \(3, 3, 16, 16\)"):
+        change_map(images, images[:2])
+    with pytest.raises(ValueError, match="normalization='sum'"):
+        change_map(images, images, normalization="sum")
 
 
 def test_blur_of_the_paper_at_224_pixels(rng):

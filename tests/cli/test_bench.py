@@ -35,6 +35,19 @@ def test_coda() -> None:
     assert "expected one of: coda_net_l, coda_net_m, coda_net_s" in unknown.output
 
 
+def test_fame() -> None:
+    options = ["--size", "32", "--batch-size", "2", "--n-steps", "2", "--repeats", "1", "--device", "cpu"]
+    result = CliRunner().invoke(app, ["bench", "fame", *options, "--cpu-time"])
+    assert result.exit_code == 0, result.output
+    lines = {line.split("  ")[0]: line.split() for line in result.output.splitlines()}
+    assert lines["forward and input-backward"][4] == "1.00"
+    assert float(lines["FAME"][1]) > 0
+    for model, size, message in (("nosuchmodel", 32, "nosuchmodel"), ("facnn_resnet18", 30, "multiples of 16")):
+        failed = CliRunner().invoke(app, ["bench", "fame", *options, "--model", model, "--size", str(size)])
+        assert failed.exit_code == 2
+        assert message in failed.output
+
+
 def test_without_grad_cam(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
     result = CliRunner().invoke(bench_app, TINY)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from timm_interpretable.metrics.localisation import energy_in_box, pointing_game
+from timm_interpretable.metrics.localisation import box_iou, energy_in_box, pointing_game, unit_range
 
 MASKS = torch.tensor([[[1, 1], [0, 0]]]).bool()
 
@@ -56,3 +56,45 @@ def test_bad_shapes(metric) -> None:
         metric(torch.rand(1, 3, 2, 2), MASKS)
     with pytest.raises(ValueError, match=r"expected torch\.bool"):
         metric(torch.rand(1, 2, 2), MASKS.float())
+
+
+def test_overlap_by_hand() -> None:
+    maps = torch.tensor([[[1.0, 0.6, 0.0], [0.4, 0.2, 0.5]]])
+    masks = torch.tensor([[[1, 1, 1], [0, 0, 0]]]).bool()
+    # at .3 four pixels, two of them inside; at .5 three and two (the threshold itself counts); at .7 one and one
+    assert_close(box_iou(maps, masks), torch.tensor([[2 / 5, 2 / 4, 1 / 3]]))
+
+
+def test_overlap_equals_sets_of_pixels() -> None:
+    maps, masks = torch.rand(4, 6, 5), torch.rand(4, 6, 5) > 0.6
+    for t in (0.1, 0.5, 0.9):
+        for one, mask, result in zip(maps, masks, box_iou(maps, masks, (t,)), strict=True):
+            above, inside = ({tuple(p) for p in m.nonzero().tolist()} for m in (one >= t, mask))
+            assert result.item() == pytest.approx(len(above & inside) / len(above | inside))
+
+
+def test_overlap_of_a_box_with_itself_its_complement_and_the_whole_image() -> None:
+    masks = torch.rand(4, 6, 5) > 0.6
+    assert (box_iou(masks.float(), masks) == 1).all()
+    assert (box_iou((~masks).float(), masks) == 0).all()
+    assert_close(box_iou(torch.ones(4, 6, 5), masks), masks.float().mean((1, 2))[:, None].expand(-1, 3))
+    nothing = torch.zeros(1, 2, 2)
+    assert (box_iou(nothing, nothing.bool()) == 0).all()
+
+
+def test_unit_range_is_the_stretched_positive_part() -> None:
+    maps = torch.stack([torch.tensor([[-4.0, 1.0], [3.0, 5.0]]), torch.tensor([[2.0, 3.0], [4.0, 6.0]])])
+    wanted = torch.tensor([[[0, 0.2], [0.6, 1.0]], [[0.0, 0.25], [0.5, 1.0]]])
+    assert_close(unit_range(maps), wanted)
+    assert_close(unit_range(1e-9 * maps), wanted)
+    for flat in (-1.0, 0.0, 7.0):
+        assert (unit_range(torch.full((1, 2, 2), flat)) == 0).all()
+
+
+def test_overlap_wants_unit_range() -> None:
+    with pytest.raises(ValueError, match=r"maps reach from -2 to 3, expected 0 to 1"):
+        box_iou(torch.tensor([[[-2.0, 3.0]]]), torch.ones(1, 1, 2).bool())
+    with pytest.raises(ValueError, match="0 to 1"):
+        box_iou(torch.tensor([[[float("nan"), 1.0]]]), torch.ones(1, 1, 2).bool())
+    with pytest.raises(ValueError, match="same shape"):
+        box_iou(torch.ones(1, 2, 2), torch.ones(1, 1, 2).bool())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from timm_interpretable.metrics import pixel_removal
+from timm_interpretable.metrics import logit_deletion, pixel_removal
 
 TARGET = torch.tensor([0, 1])
 
@@ -64,3 +64,47 @@ def test_bad_input(images):
         pixel_removal(brightness, images, torch.rand(2, 3, 4), TARGET)
     with pytest.raises(ValueError, match=r"fractions has 1\.5"):
         pixel_removal(brightness, images, torch.rand(2, 4, 4), TARGET, (1.5,))
+
+
+def test_what_goes_first_and_what_goes_last_are_complementary(images):
+    """Deleting the most important P % and the least important 100 - P % covers every pixel exactly once."""
+    seen = []
+
+    def predict(x):
+        seen.append(x.clone())
+        return torch.zeros(len(x), 2)
+
+    maps = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(1))
+    for share in (0.0, 0.25, 0.8125, 1.0):
+        pixel_removal(predict, images, maps, TARGET, (share,), most_important_first=True)
+        pixel_removal(predict, images, maps, TARGET, (1 - share,))
+        deleted, kept = ((x == 0).all(1) for x in seen[-2:])
+        assert torch.equal(deleted, ~kept)
+
+
+def linear(rng):
+    weight = torch.randn(3, 2, 3, 4, 4, generator=rng)
+    return weight, lambda x: torch.einsum("bchw,kchw->bk", x, weight[:, 0])
+
+
+def test_deletion_of_a_linear_model_in_closed_form(images):
+    """The logit loses the contributions of the pixels that have gone; ranked by contribution it loses most."""
+    weight, model = linear(torch.Generator().manual_seed(0))
+    black = torch.tensor([-0.5, 0.25, 0.0])[:, None, None]
+    contributions = ((images - black) * weight[TARGET, 0]).sum(1)
+    fractions = (0.0, 0.25, 0.5, 1.0)
+    curve = logit_deletion(model, images, contributions, TARGET, fractions, black)
+    ranked = contributions.flatten(1).sort(descending=True).values.cumsum(1)
+    torch.testing.assert_close(curve, torch.stack([0 * ranked[:, 0], ranked[:, 3], ranked[:, 7], ranked[:, 15]], 1))
+    other = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(2))
+    worse = logit_deletion(model, images, other, TARGET, fractions, black)
+    assert (worse <= curve + 1e-5).all()
+    torch.testing.assert_close(worse[:, -1], curve[:, -1])  # in the end everything is gone
+
+
+def test_deletion_goes_by_tenths(images):
+    _, model = linear(torch.Generator().manual_seed(0))
+    curve = logit_deletion(model, images, torch.rand(2, 4, 4), TARGET)
+    assert curve.shape == (2, 11)
+    assert (curve[:, 0] == 0).all()
+    torch.testing.assert_close(curve[:, -1], model(images)[[0, 1], TARGET])

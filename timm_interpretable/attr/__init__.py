@@ -5,7 +5,7 @@ from timm_interpretable.attr.contribution import (
     InputContribution as InputContribution,
     LayerContribution as LayerContribution,
 )
-from timm_interpretable.attr.fame import FAME as FAME, FAMEDetails as FAMEDetails
+from timm_interpretable.attr.fame import FAME as FAME, FAMEDetails as FAMEDetails, change_map as change_map
 from timm_interpretable.attr.losses import (
     CosineDissimilarity as CosineDissimilarity,
     CosineSimilarity as CosineSimilarity,

@@ -46,7 +46,7 @@ from timm_interpretable.attr.losses import (
     feature_function,
 )
 
-__all__ = ["FAME", "FAMEDetails"]
+__all__ = ["FAME", "FAMEDetails", "change_map"]
 
 Bound = float | Tensor
 
@@ -106,7 +106,8 @@ class FAME(Attribution):
             target: class in any of Captum's forms, for a loss that has one.
             additional_forward_args: passed on; tensors with one entry per sample follow their sample.
             loss: what is descended; None for `LogitLoss()`. A callable gets the outputs of the samples that still run.
-            n_steps: the cost is linear in it.
+            n_steps: the cost is linear in it. 500 are the paper's; 50 do for interactive use, where the map overlaps
+                boxes as well but correlates .53 with that of 500 steps, and .90 after 200 (README, with the command).
             step_size: largest change of a value per step, in units of `inputs`.
             stop_below: end a sample when its loss falls below, one number or `(B,)`; `-inf` for never. None: what the
                 loss says. Finished samples leave the batch and cost nothing more.
@@ -181,6 +182,27 @@ class FAME(Attribution):
                 image = x[i : i + 1].expand(len(part), -1, -1, -1)
                 maps.append(self.attribute(image, None, here, loss, **options)[:, 0])
         return torch.cat(maps).unflatten(0, (len(x), h, w))
+
+
+def change_map(
+    inputs: Tensor, perturbed: Tensor, blur: int | str | None = "auto", normalization: str = "minmax"
+) -> Tensor:
+    """The map `(B, H, W)` of what an image has become: FAME's last step, for a descent that is already done.
+
+    Args:
+        inputs: images `(B, C, H, W)`.
+        perturbed: `FAMEDetails.perturbed`, or whatever else they were turned into, in the same shape.
+        blur, normalization: as in `FAME.attribute`.
+
+    Raises:
+        ValueError: another shape, or a bad value of an option.
+    """
+    x, _ = single_input(inputs)
+    if perturbed.shape != x.shape:
+        raise ValueError(f"perturbed is {described(perturbed)}, expected the shape of the inputs, {described(x)}.")
+    _check_normalization(normalization)
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        return _change(x, at_least_float32(perturbed), _blur_width(blur, x), normalization)[:, 0]
 
 
 @dataclass

@@ -5,7 +5,18 @@ from typing import Annotated
 import typer
 
 from timm_interpretable import __version__
-from timm_interpretable.cli import bench, bench_coda, card, evaluate, explain, list_models, publish, train
+from timm_interpretable.cli import (
+    bench,
+    bench_coda,
+    bench_fame,
+    card,
+    evaluate,
+    explain,
+    list_models,
+    publish,
+    study,
+    train,
+)
 
 __all__ = ["app"]
 
@@ -35,4 +46,6 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("card")(card.card)
 app.command("publish")(publish.publish)
 bench.bench_app.command("coda")(bench_coda.coda)
+bench.bench_app.command("fame")(bench_fame.fame)
 app.add_typer(bench.bench_app, name="bench")
+app.add_typer(study.study_app, name="study")

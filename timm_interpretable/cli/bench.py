@@ -103,21 +103,22 @@ def _facnn_rows(x: "Tensor") -> tuple[list[Row], list[str]]:
 
 
 def measure(
-    rows: list[Row], repeats: int, context: Callable[[], AbstractContextManager[Any]], device: "torch.device"
-) -> dict[str, float]:
+    rows: list[Row], repeats: int, context: Callable[[], AbstractContextManager[Any]], device: "torch.device",
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:  # fmt: skip
     """Median seconds of every row; the repeats are interleaved, so that other load hits all rows alike."""
     import torch
 
     seconds: dict[str, list[float]] = {row.name: [] for row in rows}
     for repeat in range(-1, repeats):  # the first round warms up
         for row in rows:
-            start = time.perf_counter()
+            start = clock()
             with context():
                 row.run()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if repeat >= 0:
-                seconds[row.name].append(time.perf_counter() - start)
+                seconds[row.name].append(clock() - start)
     return {name: median(values) for name, values in seconds.items()}
 
 

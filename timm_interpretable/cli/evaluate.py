@@ -2,27 +2,20 @@
 
 import json
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timm_interpretable.cli.common import fail, load_model, pick_device
+from timm_interpretable.cli.common import fail, pick_device
+from timm_interpretable.cli.loading import MeanStd, box_masks, image_loader, load_any, open_images, whole_image
 from timm_interpretable.models.weights import sha256
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.utils.data import DataLoader
-
-BOX_FRAME = 224  # boxed_boxes.csv is in pixels of the image at this size
-
-
-class MeanStd(str, Enum):
-    imagenet = "imagenet"
-    none = "none"
 
 
 def evaluate(
@@ -52,10 +45,10 @@ def evaluate(
         fail(f"--json {json_file}: there is no folder {json_file.parent}")
     try:
         target = pick_device(device)
-        net, settings = _load(model, weights, target)
-        transform = _transform(net, settings, input_size, mean_std)
-        images, classes = _open(data_dir, split, transform, net)
-        logits, labels = _logits(net, _loader(images, batch_size, workers), target)
+        net, settings = load_any(model, weights, target)
+        transform = whole_image(net, settings, input_size, mean_std)
+        images, classes = open_images(data_dir, split, transform, net)
+        logits, labels = _logits(net, image_loader(images, batch_size, workers), target)
         accuracy = (logits.argmax(1) == labels).float().mean().item()
         typer.echo(f"{model}: top-1 {100 * accuracy:.2f} % of the {len(images)} images of {split}")
         report: dict[str, Any] = dict(model=model, split=split, images=len(images), accuracy=accuracy)
@@ -65,95 +58,14 @@ def evaluate(
             report["boxes"] = _localisation(net, data_dir, classes, transform, batch_size, workers, target)
             _print_localisation(report["boxes"])
         if grids or removal:
-            report |= _faithfulness(net, _loader(images, batch_size, workers), logits, grids, removal, costly, target)
+            report |= _faithfulness(
+                net, image_loader(images, batch_size, workers), logits, grids, removal, costly, target
+            )
             _print_faithfulness(report)
     except (OSError, ValueError) as error:
         fail(str(error))
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-
-# --- the model
-
-
-def _load(name: str, weights: Path | None, device: "torch.device") -> tuple[Any, dict[str, Any]]:
-    """The model in evaluation mode, and the settings found next to its weights."""
-    if weights is None:
-        return load_model(name, device).eval(), {}
-    import timm
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    settings = _settings_beside(weights)
-    try:
-        state = load_file(weights)
-        num_classes = _num_classes(name, state, settings)
-        net = timm.create_model(name, num_classes=num_classes, **settings.get("model_args", {}))
-        net.load_state_dict(state)
-    # an unknown model, shapes or model_args of another one, a broken file
-    except (RuntimeError, TypeError, SafetensorError) as error:
-        fail(f"{weights} does not load into {name}: {error}")
-    return net.to(device).eval(), settings
-
-
-def _settings_beside(weights: Path) -> dict[str, Any]:
-    """num_classes, model_args, input_size, mean, std, as far as a file beside the weights tells; flat."""
-    config, result = weights.with_name("config.json"), weights.with_name("result.json")
-    if config.is_file():  # timm's layout
-        found = json.loads(config.read_text(encoding="utf-8"))
-        return {**found.get("pretrained_cfg", {}), **{k: v for k, v in found.items() if k != "pretrained_cfg"}}
-    if result.is_file():  # a training run of this package
-        recipe = json.loads(result.read_text(encoding="utf-8"))["recipe"]
-        return {**recipe, "input_size": [3, recipe["eval_size"], recipe["eval_size"]]}
-    return {}
-
-
-def _num_classes(name: str, state: dict[str, "Tensor"], settings: dict[str, Any]) -> int:
-    import timm
-
-    if "num_classes" in settings:
-        return int(settings["num_classes"])
-    cfg = timm.get_pretrained_cfg(name)
-    classifier = f"{cfg.classifier}.weight" if cfg is not None else ""
-    if classifier in state:
-        return int(state[classifier].shape[0])
-    return cfg.num_classes if cfg is not None else 1000
-
-
-# --- the images
-
-
-def _transform(
-    net: Any, settings: dict[str, Any], input_size: int | None, mean_std: MeanStd | None
-) -> Callable[[Any], "Tensor"]:
-    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-    from timm_interpretable.data.images import squash_transform
-
-    known = {**net.pretrained_cfg, **settings}
-    mean, std = known["mean"], known["std"]
-    if mean_std is MeanStd.imagenet:
-        mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    elif mean_std is MeanStd.none:
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    height, width = (input_size, input_size) if input_size else known["input_size"][-2:]
-    # the whole image, also where timm would crop: boxes are in its coordinates
-    return squash_transform((height, width), mean, std)
-
-
-def _open(data_dir: Path, split: str, transform: Callable[[Any], "Tensor"], net: Any) -> tuple[Any, list[str]]:
-    from timm_interpretable.data.datasets import open_split
-
-    images, classes = open_split(data_dir, split, transform)
-    if len(classes) != net.num_classes:
-        raise ValueError(f"{split} in {data_dir} has {len(classes)} classes, but the model has {net.num_classes}.")
-    return images, classes
-
-
-def _loader(images: Any, batch_size: int, workers: int) -> "DataLoader[Any]":
-    from torch.utils.data import DataLoader
-
-    return DataLoader(images, batch_size=batch_size, num_workers=workers)
 
 
 def _logits(net: Any, loader: "DataLoader[Any]", device: "torch.device") -> tuple["Tensor", "Tensor"]:
@@ -236,27 +148,12 @@ def _localisation(
 
     from timm_interpretable.metrics import localisation_report
 
-    images, found = _open(data_dir, "boxed", transform, net)
+    images, found = open_images(data_dir, "boxed", transform, net)
     if found != classes:
         raise ValueError(f"boxed in {data_dir} has the classes {found}, expected {classes}.")
-    masks = _masks(images, data_dir / "boxed_boxes.csv")
-    batches = tqdm(_loader(images, batch_size, workers), desc="boxes", leave=False, disable=None)
+    masks = box_masks(images, data_dir / "boxed_boxes.csv")
+    batches = tqdm(image_loader(images, batch_size, workers), desc="boxes", leave=False, disable=None)
     return localisation_report(net, ((x.to(device), labels.to(device)) for x, labels in batches), masks.to(device))
-
-
-def _masks(images: Any, file: Path) -> "Tensor":
-    """The boxes of every image in the order of the data set, bool `(N, BOX_FRAME, BOX_FRAME)`."""
-    import torch
-
-    from timm_interpretable.data.boxes import box_mask, load_boxes
-
-    boxes = load_boxes(file)
-    shards = getattr(images, "datasets", [images])
-    names = [name for shard in shards for name in shard.filenames()]
-    without = [name for name in names if name not in boxes]
-    if without:
-        raise ValueError(f"{file} has no box for {len(without)} of {len(names)} images, e.g. {without[0]}.")
-    return torch.stack([box_mask(boxes[name], BOX_FRAME, BOX_FRAME) for name in names])
 
 
 def _print_localisation(report: dict[str, Any]) -> None:

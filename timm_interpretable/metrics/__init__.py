@@ -1,6 +1,11 @@
 """Numbers about attributions."""
 
 from timm_interpretable.metrics.alignment import gradcam_depth_correlation as gradcam_depth_correlation
+from timm_interpretable.metrics.attribution import (
+    BoxedBatch as BoxedBatch,
+    attribution_report as attribution_report,
+    map_scores as map_scores,
+)
 from timm_interpretable.metrics.comparison import (
     COSTLY as COSTLY,
     comparison_methods as comparison_methods,
@@ -17,8 +22,21 @@ from timm_interpretable.metrics.grid import (
     maps_by_class as maps_by_class,
 )
 from timm_interpretable.metrics.localisation import (
+    box_iou as box_iou,
     energy_in_box as energy_in_box,
     localisation_report as localisation_report,
     pointing_game as pointing_game,
+    unit_range as unit_range,
 )
-from timm_interpretable.metrics.removal import pixel_removal as pixel_removal
+from timm_interpretable.metrics.locality import (
+    centroid_distance as centroid_distance,
+    depth_layers as depth_layers,
+    locality_report as locality_report,
+    sampled_locations as sampled_locations,
+    share_in_cell as share_in_cell,
+)
+from timm_interpretable.metrics.methods import (
+    attribution_methods as attribution_methods,
+    fame_after as fame_after,
+)
+from timm_interpretable.metrics.removal import logit_deletion as logit_deletion, pixel_removal as pixel_removal

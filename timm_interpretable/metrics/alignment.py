@@ -31,7 +31,7 @@ def gradcam_depth_correlation(model: nn.Module, images: Tensor, targets: TargetT
     for trunk, grad in zip(trunks, grads, strict=True):
         cam = (grad.mean((2, 3), keepdim=True) * trunk).sum(1)
         class_map = net.head.class_maps(trunk)[torch.arange(len(images), device=images.device), classes]
-        correlations.append(_pearson(cam.detach().relu(), class_map.detach().relu()).mean().item())
+        correlations.append(pearson(cam.detach().relu(), class_map.detach().relu()).mean().item())
     return correlations
 
 
@@ -46,7 +46,7 @@ def _trunk_after_each_block(model: Any, images: Tensor) -> list[Tensor]:
     return trunks
 
 
-def _pearson(a: Tensor, b: Tensor) -> Tensor:
+def pearson(a: Tensor, b: Tensor) -> Tensor:
     """Per sample, `(B,)`; 0 where either is constant."""
     a, b = a.double().flatten(1), b.double().flatten(1)
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)

@@ -1,6 +1,9 @@
-"""Does a map look at the object? Measured against boxes; the chance level of both is the area share of the box."""
+"""Does a map look at the object? Measured against boxes, by energy, pointing and overlap.
 
-from collections.abc import Iterable
+The chance level of energy and pointing is the area share of the box; it is also the overlap of the whole image with it.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +14,10 @@ from timm_interpretable.attr import ClassMap
 from timm_interpretable.metrics.alignment import gradcam_depth_correlation
 from timm_interpretable.metrics.gradcam import grad_cam
 
-__all__ = ["energy_in_box", "localisation_report", "pointing_game"]
+__all__ = ["THRESHOLDS", "box_iou", "energy_in_box", "localisation_report", "pointing_game", "unit_range"]
+
+THRESHOLDS = (0.3, 0.5, 0.7)
+"""Of `box_iou`, as in the FAME paper."""
 
 
 def energy_in_box(maps: Tensor, masks: Tensor) -> Tensor:
@@ -45,6 +51,44 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     _check(maps, masks)
     peak, index = maps.detach().flatten(1).max(1)
     return masks.flatten(1).gather(1, index[:, None])[:, 0] & (peak > 0)
+
+
+def box_iou(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> Tensor:
+    """Intersection over union of `{map >= t}` and the box for every threshold, `(B, len(thresholds))` in [0, 1].
+
+    As in the FAME paper (https://arxiv.org/abs/2605.12017). 0 where neither covers a pixel.
+
+    Args:
+        maps: `(B, H, W)` in [0, 1]; see `unit_range` for signed ones.
+        masks: bool `(B, H, W)`, true inside the box.
+
+    Raises:
+        ValueError: the shapes differ, the masks are not bool, or a map leaves [0, 1].
+    """
+    _check(maps, masks)
+    low, high = maps.min().item(), maps.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"maps reach from {low:.4g} to {high:.4g}, expected 0 to 1; see unit_range.")
+    overlaps = []
+    for threshold in thresholds:
+        above = maps.detach() >= threshold
+        both, either = (above & masks).sum((1, 2)), (above | masks).sum((1, 2))
+        overlaps.append(both / either.clamp(min=1))
+    return torch.stack(overlaps, dim=1)
+
+
+def unit_range(maps: Tensor) -> Tensor:
+    """The positive part of every map, stretched to [0, 1]: what pytorch-grad-cam does to a CAM.
+
+    A map without a positive value, or constant where it is positive everywhere, becomes zero.
+
+    Args:
+        maps: `(B, H, W)`, signed.
+    """
+    positive = maps.detach().to(torch.promote_types(maps.dtype, torch.float32)).relu()
+    positive = positive - positive.amin((1, 2), keepdim=True)
+    peak = positive.amax((1, 2), keepdim=True)
+    return positive / peak.where(peak > 0, 1)
 
 
 def _check(maps: Tensor, masks: Tensor) -> None:

@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["QUARTER", "pixel_removal"]
+__all__ = ["QUARTER", "TENTHS", "logit_deletion", "pixel_removal"]
 
 QUARTER = tuple(i / 80 for i in range(21))
 """0 to 25 % of the pixels in 20 steps, as in the CoDA-Net paper."""
+
+TENTHS = tuple(i / 10 for i in range(11))
+"""0 to 100 % of the pixels in tenths, as in the FAME paper."""
 
 
 def pixel_removal(
@@ -60,3 +63,29 @@ def pixel_removal(
             altered = torch.where(removed.view(len(images), 1, *images.shape[2:]), replacement, images)
             curve.append(predict(altered).float().gather(1, target[:, None])[:, 0])
     return torch.stack(curve, dim=1)
+
+
+def logit_deletion(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    fractions: Sequence[float] = TENTHS,
+    fill: float | Tensor = 0.0,
+) -> Tensor:
+    """What the raw logit of a class has lost when the most important pixels are gone, `(B, len(fractions))`.
+
+    Deletion as in the FAME paper (https://arxiv.org/abs/2605.12017): the more is lost, and the earlier, the better the
+    map says what the model uses. Its mean over the fractions is the one number per image.
+
+    Args:
+        model: images to logits `(B, K)`.
+        images, maps, target, fractions: as in `pixel_removal`.
+        fill: what a deleted pixel shows, in the units of `images`: black, which of standardised images is
+            `-mean / std`.
+
+    Raises:
+        ValueError: as `pixel_removal`.
+    """
+    curve = pixel_removal(model, images, maps, target, (0.0, *fractions), most_important_first=True, fill=fill)
+    return curve[:, :1] - curve[:, 1:]

@@ -137,6 +137,12 @@ _coda_net_imagenette = replace(
     crop="rrc",
 )
 
+# A baseline for studies where no better one is at hand: minutes on one core, and far from what the model can do.
+_resnet18_quick = replace(
+    _resnet18_imagenette, name="resnet18_quick.imagenette", epochs=3, sizes=((0, 64),), eval_size=96, opt="adamw",
+    lr=2e-3, warmup_epochs=1, ema_decay=0.99,
+)  # fmt: skip
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -146,5 +152,6 @@ RECIPES: dict[str, Recipe] = {
         _coda_net_imagenette,
         _resnet18_imagenette,
         _resnet18_cifar10,
+        _resnet18_quick,
     )
 }
