@@ -16,9 +16,11 @@ from timm_interpretable.metrics.grid import (
     grid_localisation as grid_localisation,
     maps_by_class as maps_by_class,
 )
+from timm_interpretable.metrics.imputation import impute as impute
 from timm_interpretable.metrics.localisation import (
     energy_in_box as energy_in_box,
     localisation_report as localisation_report,
     pointing_game as pointing_game,
 )
 from timm_interpretable.metrics.removal import pixel_removal as pixel_removal
+from timm_interpretable.metrics.road import DECILES as DECILES, road as road
