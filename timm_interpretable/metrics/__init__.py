@@ -24,3 +24,8 @@ from timm_interpretable.metrics.localisation import (
 )
 from timm_interpretable.metrics.removal import pixel_removal as pixel_removal
 from timm_interpretable.metrics.road import DECILES as DECILES, road as road
+from timm_interpretable.metrics.sanity import (
+    completeness as completeness,
+    randomisation as randomisation,
+    rank_correlation as rank_correlation,
+)
