@@ -210,7 +210,7 @@ class CorrRISE(_MaskedForward):
             ):
                 others = fitting_reference(unit, embeddings, len(x))[images].repeat_interleave(len(some), 0)
                 similarity[images, part] = cosine(embeddings, others).view(len(images), -1).to(similarity.dtype)
-            weights = _standardised(similarity, ranked=correlation == "spearman")
+            weights = standardised(similarity, ranked=correlation == "spearman")
             maps = _correlation(weights, masks, internal_batch_size)
             return like_input(maps[:, None].expand(x.shape).contiguous(), is_tuple)
 
@@ -271,7 +271,7 @@ def _weighted(weights: Tensor, masks: Tensor) -> Tensor:
     return sums.unflatten(1, masks.shape[2:])
 
 
-def _standardised(values: Tensor, ranked: bool) -> Tensor:
+def standardised(values: Tensor, ranked: bool) -> Tensor:
     """`(B, N)` values, or their ranks, less their mean and of length 1; 0 where they are all equal."""
     exact = values.cpu().double()  # similarities differ in their last digits only; not every device has fp64
     exact = _ranks(exact) if ranked else exact

@@ -21,6 +21,7 @@ from timm_interpretable.metrics.grid import (
     grid_localisation as grid_localisation,
     maps_by_class as maps_by_class,
 )
+from timm_interpretable.metrics.imputation import impute as impute
 from timm_interpretable.metrics.localisation import (
     box_iou as box_iou,
     energy_in_box as energy_in_box,
@@ -40,3 +41,9 @@ from timm_interpretable.metrics.methods import (
     fame_after as fame_after,
 )
 from timm_interpretable.metrics.removal import logit_deletion as logit_deletion, pixel_removal as pixel_removal
+from timm_interpretable.metrics.road import DECILES as DECILES, road as road
+from timm_interpretable.metrics.sanity import (
+    completeness as completeness,
+    randomisation as randomisation,
+    rank_correlation as rank_correlation,
+)

@@ -43,6 +43,29 @@ def pixel_removal(
     Raises:
         ValueError: shapes that do not match, or a fraction outside [0, 1].
     """
+    check_removal(images, maps, target, fractions)
+    rank = removal_rank(maps, most_important_first)
+    replacement = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
+    curve = []
+    with torch.no_grad():
+        for fraction in fractions:
+            removed = rank < round(fraction * rank[0].numel())
+            altered = torch.where(removed[:, None], replacement, images)
+            curve.append(predict(altered).float().gather(1, target[:, None])[:, 0])
+    return torch.stack(curve, dim=1)
+
+
+def removal_rank(maps: Tensor, most_important_first: bool) -> Tensor:
+    """When each pixel of maps `(B, H, W)` goes, from 0 on; equal values in reading order."""
+    order = maps.detach().flatten(1).argsort(dim=1, descending=most_important_first, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
+
+
+def check_removal(images: Tensor, maps: Tensor, target: Tensor, fractions: Sequence[float]) -> None:
+    """Raises:
+    ValueError: shapes that do not match, or a fraction outside [0, 1].
+    """
     if images.ndim != 4 or maps.shape != (len(images), *images.shape[2:]) or target.shape != images.shape[:1]:
         raise ValueError(
             f"images {tuple(images.shape)}, maps {tuple(maps.shape)} and target {tuple(target.shape)}, expected "
@@ -51,18 +74,6 @@ def pixel_removal(
     wrong = [fraction for fraction in fractions if not 0 <= fraction <= 1]
     if wrong:
         raise ValueError(f"fractions has {wrong[0]}, expected numbers from 0 to 1.")
-    order = maps.detach().flatten(1).argsort(dim=1, descending=most_important_first, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
-    replacement = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
-    curve = []
-    with torch.no_grad():
-        for fraction in fractions:
-            removed = rank < round(fraction * order.shape[1])
-            altered = torch.where(removed.view(len(images), 1, *images.shape[2:]), replacement, images)
-            curve.append(predict(altered).float().gather(1, target[:, None])[:, 0])
-    return torch.stack(curve, dim=1)
 
 
 def logit_deletion(
