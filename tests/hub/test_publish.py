@@ -153,7 +153,9 @@ def test_the_whole_way(tmp_path):
         assert user.ask("load", name) == from_hub
         answer = user.ask("load", name, cache_dir=tmp_path / "empty")
         assert answer["error"] == "WeightsError"
-        assert f"not in the cache {tmp_path / 'empty'}, and the Hub at {hub.endpoint} cannot be" in answer["message"]
+        # huggingface_hub 1.20 closes its session after a refused connection and says only that
+        assert f"{HUB_ORG}/{name}@weights-" in answer["message"]
+        assert f"Hub at {hub.endpoint}" in answer["message"]
     finally:
         user.close()
 

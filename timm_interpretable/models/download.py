@@ -109,4 +109,5 @@ def _fetch(repo_id: str, revision: str | None, cache_dir: str | Path | None, aga
             f"{place} has no {WEIGHTS_FILE}. Other formats, pickles among them, are not loaded."
         ) from error
     except Exception as error:  # of the HTTP library, which changes with huggingface_hub's version
-        raise WeightsError(f"Downloading {place} failed: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"Downloading {place} failed (Hub at {constants.ENDPOINT}): {reason}") from error
