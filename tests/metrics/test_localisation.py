@@ -1,8 +1,16 @@
 import pytest
+import timm
 import torch
 from torch.testing import assert_close
 
-from timm_interpretable.metrics.localisation import box_iou, energy_in_box, pointing_game, unit_range
+from timm_interpretable.attr import InputContribution
+from timm_interpretable.metrics.localisation import (
+    box_iou,
+    energy_in_box,
+    localisation_report,
+    pointing_game,
+    unit_range,
+)
 
 MASKS = torch.tensor([[[1, 1], [0, 0]]]).bool()
 
@@ -98,3 +106,16 @@ def test_overlap_wants_unit_range() -> None:
         box_iou(torch.tensor([[[float("nan"), 1.0]]]), torch.ones(1, 1, 2).bool())
     with pytest.raises(ValueError, match="same shape"):
         box_iou(torch.ones(1, 2, 2), torch.ones(1, 1, 2).bool())
+
+
+def test_report_of_a_coda_net_has_its_contributions():
+    torch.manual_seed(0)
+    sizes = dict(channels=(4, 6), strides=(1, 2), kernel_sizes=(3, 3), ranks=(5, 7, 8))
+    model = timm.create_model("coda_net_s", num_classes=4, **sizes).eval()
+    images, target = torch.rand(2, 3, 12, 12), torch.tensor([0, 3])
+    masks = torch.zeros(2, 12, 12, dtype=torch.bool)
+    masks[:, :6] = True
+    report = localisation_report(model, [(images, target)], masks)
+    assert set(report["maps"]) == {"gradcam", "contributions"}
+    own = InputContribution(model).attribute(images, target=target).sum(1)
+    assert report["maps"]["contributions"]["energy"] == pytest.approx(energy_in_box(own, masks).mean().item())

@@ -213,7 +213,8 @@ def _localisation(evaluation: dict[str, Any], baseline: dict[str, Any]) -> str:
     boxes, base = evaluation["boxes"], baseline.get("boxes", {"maps": {}})["maps"]
     names = {
         "penultimate": "class map, penultimate", "top_half": "class maps, mean of the last half",
-        "average": "class maps, mean of all blocks", "contrast": "class map, contrast", "gradcam": "Grad-CAM",
+        "average": "class maps, mean of all blocks", "contrast": "class map, contrast",
+        "contributions": "contributions", "gradcam": "Grad-CAM",
     }  # fmt: skip
     rows = [(label, boxes["maps"][key]) for key, label in names.items() if key in boxes["maps"]]
     rows += [("timm baseline: Grad-CAM", base["gradcam"])] if "gradcam" in base else []

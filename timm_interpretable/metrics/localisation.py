@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_interpretable.attr import ClassMap
+from timm_interpretable.attr import ClassMap, InputContribution
 from timm_interpretable.metrics.alignment import gradcam_depth_correlation
 from timm_interpretable.metrics.gradcam import grad_cam
 
@@ -103,7 +103,8 @@ def _check(maps: Tensor, masks: Tensor) -> None:
 def localisation_report(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], masks: Tensor) -> dict[str, Any]:
     """Energy and pointing of every map that the model offers for the true class, means over the images.
 
-    Grad-CAM for any timm model; for FA-CNN also its class maps, and their correlation with Grad-CAM block by block.
+    Grad-CAM for any timm model; for CoDA-Net also its contributions; for FA-CNN its class maps, and their correlation
+    with Grad-CAM block by block.
 
     Args:
         model: in evaluation mode.
@@ -138,6 +139,8 @@ def _maps(model: nn.Module, x: Tensor, target: Tensor) -> dict[str, Tensor]:
     """The maps of one class, each `(B, H, W)` at the size of the images."""
     cam = F.interpolate(grad_cam(model, x, target)[:, None], x.shape[-2:], mode="bilinear")  # as ClassMap does its own
     maps = {"gradcam": cam[:, 0]}
+    if hasattr(model, "dynamic_weights"):
+        maps["contributions"] = InputContribution(model).attribute(x, target).sum(1)
     if hasattr(model, "class_maps"):
         attribute = ClassMap(model).attribute
         for layers in ("penultimate", "average", "top_half"):
