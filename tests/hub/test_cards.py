@@ -111,7 +111,7 @@ def test_unknown_data_is_refused():
 
 def test_card_without_a_baseline_says_so(tmp_path):
     assert write(tmp_path, finished_run(tmp_path / "a", NAME, 0.5)).exit_code == 0
-    assert "No baseline has been trained" in (tmp_path / "cards" / NAME / "README.md").read_text()
+    assert "No baseline was trained" in (tmp_path / "cards" / NAME / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def _row(trained: Trained) -> dict[str, Any]:
 
 def _difference(trained: Trained, baseline: Trained | None) -> str:
     if baseline is None:
-        return "No baseline has been trained at this budget yet."
+        return "No baseline was trained for this card."
     points = 100 * (trained.evaluation["accuracy"] - baseline.evaluation["accuracy"])
     return f"Difference: {points:+.2f} points, one seed each."
 
