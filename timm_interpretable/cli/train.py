@@ -25,12 +25,14 @@ def train(
     """Train a recipe. Several GPUs or machines: `accelerate launch -m timm_interpretable.cli train …`."""
     from dataclasses import replace
 
+    from timm_interpretable.train.face_recipes import FACE_RECIPES
     from timm_interpretable.train.recipes import RECIPES
 
-    if recipe not in RECIPES:
-        fail(f"unknown recipe {recipe!r}, expected one of: {', '.join(RECIPES)}")
+    if recipe not in RECIPES | FACE_RECIPES:
+        fail(f"unknown recipe {recipe!r}, expected one of: {', '.join(RECIPES | FACE_RECIPES)}")
     try:
         from timm_interpretable.train.engine import Trainer
+        from timm_interpretable.train.faces import FaceTrainer
     except ImportError as error:
         fail(f"training needs the extra `train`: pip install 'timm-interpretable[train]' ({error})")
 

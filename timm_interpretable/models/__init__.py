@@ -13,3 +13,4 @@ from timm_interpretable.models.facnn import (
     FeatureAlignedCNN as FeatureAlignedCNN,
     Lift as Lift,
 )
+from timm_interpretable.models.face_resnet import VERIFICATION_THRESHOLDS as VERIFICATION_THRESHOLDS
