@@ -5,7 +5,17 @@ from typing import Annotated
 import typer
 
 from timm_interpretable import __version__
-from timm_interpretable.cli import bench, bench_coda, card, evaluate, explain, list_models, train
+from timm_interpretable.cli import (
+    bench,
+    bench_coda,
+    card,
+    evaluate,
+    evaluate_faces,
+    explain,
+    list_models,
+    train,
+    verify,
+)
 
 __all__ = ["app"]
 
@@ -33,5 +43,7 @@ app.command("explain")(explain.explain)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("card")(card.card)
+app.command("verify")(verify.verify)
+app.command("evaluate-faces")(evaluate_faces.evaluate_faces)
 bench.bench_app.command("coda")(bench_coda.coda)
 app.add_typer(bench.bench_app, name="bench")

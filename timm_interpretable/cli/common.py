@@ -1,7 +1,8 @@
 """What the commands share: one way to fail, one to pick a device, one to load a model."""
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -80,3 +81,28 @@ def load_model(name: str, device: "torch.device") -> "nn.Module":
         # not inside the try: typer.Exit is a RuntimeError
         fail(f"model {name!r} has no pretrained weights; see `timm-interpretable list`")
     return model.eval().to(device)
+
+
+def load_embedder(name: str, device: "torch.device", weights: Path | None = None) -> "tuple[nn.Module, Path | None]":
+    """A face model of this package in evaluation mode, and the file of its weights where that is at hand.
+
+    weights: a .safetensors file instead of the released weights; `fail` where it does not fit.
+    """
+    import timm
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from timm_interpretable.models.weights import local_weights
+
+    if name.startswith("face_") and weights is not None and name.split(".")[0] in our_models():
+        net = timm.create_model(name)
+        try:
+            net.load_state_dict(load_file(weights))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            fail(f"{weights} does not load into {name}: {error}")
+        return net.eval().to(device), weights
+    model = load_model(name, device)
+    if model.num_classes != 0:
+        fail(f"model {name!r} is a classifier, expected one of faces, such as face_resnet10")
+    cfg: Any = model.pretrained_cfg
+    return model, local_weights(f"{cfg['architecture']}.{cfg['tag']}")

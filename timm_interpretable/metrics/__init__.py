@@ -8,6 +8,12 @@ from timm_interpretable.metrics.comparison import (
     occlusion as occlusion,
     removal_report as removal_report,
 )
+from timm_interpretable.metrics.face_maps import (
+    FaceMaps as FaceMaps,
+    FaceMethod as FaceMethod,
+    face_methods as face_methods,
+    verification_report as verification_report,
+)
 from timm_interpretable.metrics.gradcam import grad_cam as grad_cam
 from timm_interpretable.metrics.grid import (
     MapsOfClasses as MapsOfClasses,
@@ -22,3 +28,12 @@ from timm_interpretable.metrics.localisation import (
     pointing_game as pointing_game,
 )
 from timm_interpretable.metrics.removal import pixel_removal as pixel_removal
+from timm_interpretable.metrics.verification import (
+    TENTHS as TENTHS,
+    EqualError as EqualError,
+    VerificationCurves as VerificationCurves,
+    all_pairs as all_pairs,
+    equal_error_rate as equal_error_rate,
+    kept_pixels as kept_pixels,
+    verification_curves as verification_curves,
+)

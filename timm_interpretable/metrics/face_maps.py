@@ -98,7 +98,8 @@ def verification_report(
     for name, method in methods.items():
         start = time.perf_counter()
         maps = method(probes, references, genuine)
-        report[name] = row = dict(seconds=(time.perf_counter() - start) / len(probes))
+        row: dict[str, Any] = dict(seconds=(time.perf_counter() - start) / len(probes), empty={}, change={})
+        report[name] = row
         for rule in ("ties", "strict"):
             curves = verification_curves(
                 model, probes, references, genuine, maps.similar, threshold, strict=rule == "strict", seed=seed,
@@ -108,7 +109,6 @@ def verification_report(
                 deletion=curves.deletion_area, insertion=curves.insertion_area,
                 curves=dict(deletion=curves.deletion.tolist(), insertion=curves.insertion.tolist()),
             )  # fmt: skip
-        row["empty"], row["change"] = {}, {}
         for part, one in maps._asdict().items():
             flat = one.flatten(1).amax(1) == 0
             hidden = torch.where(kept_pixels(one, _TOP, strict=True, seed=seed)[:, None], probes, 0.0)

@@ -58,8 +58,8 @@ def equal_error_rate(similarity: Tensor, genuine: Tensor) -> EqualError:
     scores = values.unique()
     candidates = torch.cat([scores[:1] - 1e-6, (scores[:-1] + scores[1:]) / 2, scores[-1:] + 1e-6])
     ours, others = values[same].sort().values, values[~same].sort().values
-    rejected = torch.searchsorted(ours, candidates) / len(ours)
-    accepted = 1 - torch.searchsorted(others, candidates) / len(others)
+    rejected = torch.searchsorted(ours, candidates).double() / len(ours)
+    accepted = 1 - torch.searchsorted(others, candidates).double() / len(others)
     best = (rejected - accepted).abs().argmin()
     return EqualError(((rejected + accepted)[best] / 2).item(), candidates[best].item())
 

@@ -38,13 +38,13 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def face_resnet10(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """ResNet-10-T at half its width, for one channel, with a last map at a sixteenth of the size; 256 features."""
+    """ResNet-10-T, narrower and for one channel, with a last map at a sixteenth of the size; 128 features."""
     variant = "face_resnet10"
     overlay = local_overlay(
         variant, pretrained, kwargs.get("pretrained_cfg"), kwargs.pop("pretrained_cfg_overlay", None)
     )
     args: dict[str, Any] = dict(
-        block=BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), stem_width=16, stem_type="deep_tiered",
+        block=BasicBlock, layers=(1, 1, 1, 1), channels=(24, 48, 96, 128), stem_width=8, stem_type="deep_tiered",
         avg_down=True, output_stride=16, num_classes=0, in_chans=1,
     )  # fmt: skip
     return build_model_with_cfg(ResNet, variant, pretrained, pretrained_cfg_overlay=overlay, **{**args, **kwargs})

@@ -24,7 +24,7 @@ class FaceRecipe:
     epochs: int
     loss: str = "cosface"
     margin: float = 0.35
-    scale: float = 24.0
+    scale: float = 16.0
     batch_size: int = 50
     opt: str = "adamw"
     lr: float = 2e-3
@@ -43,7 +43,7 @@ _face_resnet10 = FaceRecipe(
     model="face_resnet10",
     people=ORL_TRAINING,
     eval_people=ORL_VERIFICATION,
-    epochs=80,
+    epochs=40,
 )
 
 FACE_RECIPES: dict[str, FaceRecipe] = {

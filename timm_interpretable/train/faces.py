@@ -70,7 +70,7 @@ class SeededFaces(Dataset[tuple[Tensor, Tensor]]):
         self.pictures, self.people, self.seed = pictures, people, recipe.seed
         augment = create_transform(
             size, is_training=True, scale=recipe.crop, ratio=(0.9 * size[1] / size[0], 1.1 * size[1] / size[0]),
-            hflip=recipe.hflip, color_jitter=(recipe.jitter, recipe.jitter), re_prob=recipe.erasing,
+            hflip=recipe.hflip, color_jitter=(recipe.jitter, recipe.jitter, 0.0), re_prob=recipe.erasing,
             interpolation="bilinear", mean=(0.0,), std=(1.0,),
         )  # fmt: skip
         self.transform = transforms.Compose([transforms.Grayscale(), augment])
@@ -82,9 +82,13 @@ class SeededFaces(Dataset[tuple[Tensor, Tensor]]):
 
 
 class FaceTrainer:
-    """One run of a face recipe in `out`: `log.csv`-like history in `result.json`, and `model.safetensors`.
+    """One run of a face recipe, which leaves `model.safetensors` and `result.json` in `out`.
 
     It takes minutes, so an interrupted run starts anew.
+
+    Raises:
+        FileNotFoundError: `data_dir` holds no faces.
+        ValueError: a person is missing, or is in both parts of the recipe.
     """
 
     def __init__(self, recipe: FaceRecipe, data_dir: Path, out: Path, cpu: bool = False) -> None:
@@ -99,7 +103,7 @@ class FaceTrainer:
         self.batches = EpochBatches(len(pictures.pictures), recipe.batch_size, recipe.seed)
         self.loader: DataLoader[Any] = DataLoader(pictures, batch_sampler=self.batches)
         self.eval_pictures, self.eval_people = load_people(data_dir, recipe.eval_people)
-        self.model = model.to(self.accelerator.device)
+        self.model = model.to(self.accelerator.device, memory_format=torch.channels_last)
         self.loss = face_loss(recipe, model.num_features).to(self.accelerator.device)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
         self.optimizer = create_optimizer_v2(
@@ -107,7 +111,8 @@ class FaceTrainer:
         )
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer, sched="cosine", num_epochs=recipe.epochs, warmup_epochs=recipe.warmup_epochs,
-            warmup_lr=recipe.lr / 100, min_lr=recipe.lr / 1000, step_on_epochs=False, updates_per_epoch=len(self.loader),
+            warmup_lr=recipe.lr / 100, min_lr=recipe.lr / 1000, step_on_epochs=False,
+            updates_per_epoch=len(self.loader),
         )  # fmt: skip
 
     def run(self) -> EqualError:
@@ -122,7 +127,7 @@ class FaceTrainer:
         self.ema.module.load_state_dict(state)
         error = self.evaluate()
         result = dict(
-            recipe=dataclasses.asdict(self.recipe), pictures=len(self.batches) and self.batches.length,
+            recipe=dataclasses.asdict(self.recipe), pictures=self.batches.length,
             eval_pictures=len(self.eval_pictures), eer=error.rate, threshold=error.threshold, losses=losses,
             minutes=minutes, cpu_minutes=cpu_minutes, hardware=hardware(self.accelerator),
             torch=torch.__version__, timm=timm.__version__,
@@ -137,7 +142,8 @@ class FaceTrainer:
         total, updates = 0.0, epoch * len(self.loader)
         for images, people in self.loader:
             self.scheduler.step_update(updates)
-            loss = self.loss(self.model(images.to(self.accelerator.device)), people.to(self.accelerator.device))
+            images = images.to(self.accelerator.device, memory_format=torch.channels_last)
+            loss = self.loss(self.model(images), people.to(self.accelerator.device))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
