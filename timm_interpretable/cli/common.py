@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -94,15 +94,14 @@ def load_embedder(name: str, device: "torch.device", weights: Path | None = None
 
     from timm_interpretable.models.weights import local_weights
 
-    if name.startswith("face_") and weights is not None and name.split(".")[0] in our_models():
-        net = timm.create_model(name)
-        try:
-            net.load_state_dict(load_file(weights))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            fail(f"{weights} does not load into {name}: {error}")
-        return net.eval().to(device), weights
-    model = load_model(name, device)
-    if model.num_classes != 0:
+    cfg = timm.get_pretrained_cfg(name) if name.split(".")[0] in our_models() else None
+    if cfg is not None and cfg.num_classes != 0:
         fail(f"model {name!r} is a classifier, expected one of faces, such as face_resnet10")
-    cfg: Any = model.pretrained_cfg
-    return model, local_weights(f"{cfg['architecture']}.{cfg['tag']}")
+    if weights is None or cfg is None:  # an unknown name has its own message
+        return load_model(name, device), local_weights(f"{name.split('.')[0]}.{cfg.tag}") if cfg else None
+    net = timm.create_model(name)
+    try:
+        net.load_state_dict(load_file(weights))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        fail(f"{weights} does not load into {name}: {error}")
+    return net.eval().to(device), weights

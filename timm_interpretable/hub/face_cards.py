@@ -110,14 +110,14 @@ def _maps(report: dict[str, dict[str, Any]] | None) -> str:
     """A Markdown table, or nothing where no maps were evaluated."""
     if report is None:
         return ""
-    lines = [
-        "| method | deletion | insertion | deletion, strict | insertion, strict | change e+ | change e− | empty | s / pair |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = (
+        "method", "deletion", "insertion", "deletion, strict", "insertion, strict", "change e+", "change e-", "empty",
+        "s / pair",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, row in report.items():
-        areas = " | ".join(
-            f"{row[rule][kind]:.2f}" for rule in ("ties", "strict") for kind in ("deletion", "insertion")
-        )
+        places = [(rule, kind) for rule in ("ties", "strict") for kind in ("deletion", "insertion")]
+        areas = " | ".join(f"{row[rule][kind]:.2f}" for rule, kind in places)
         change = " | ".join(
             f"{row['change'][part]['genuine']:+.3f}, {row['change'][part]['impostor']:+.3f}"
             for part in ("similar", "dissimilar")
