@@ -1,18 +1,16 @@
 """`timm-interpretable evaluate-faces`: the equal-error rate of an embedding network, and how good its face maps are."""
 
 import json
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timm_interpretable import __version__
 from timm_interpretable.cli.common import fail, load_embedder, pick_device
+from timm_interpretable.cli.results import provenance
 from timm_interpretable.models.weights import sha256
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -54,12 +52,7 @@ def evaluate_faces(
         )
         _print_maps(report)
     if json_file is not None:
-        options = f"--pairs {pairs} --steps {n_steps} --masks {n_masks} --seed {seed}"
-        given = " --weights FILE" if weights else ""
-        report |= dict(
-            command=f"timm-interpretable evaluate-faces --data-dir DIR --model {model}{given} {options}",
-            seed=seed, hardware=_hardware(target), versions=_versions(),
-        )  # fmt: skip
+        report |= provenance(seed, target)
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -167,21 +160,3 @@ def _print_maps(report: dict[str, Any]) -> None:
             f"{strict['insertion']:>12.2f} {change['similar']:>16} {change['dissimilar']:>16} {empty:>9} "
             f"{row['seconds']:>7.3f}"
         )
-
-
-def _hardware(device: "torch.device") -> str:
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
-
-
-def _versions() -> dict[str, str]:
-    import captum
-    import timm
-    import torch
-
-    return dict(
-        torch=torch.__version__, timm=timm.__version__, captum=captum.__version__, timm_interpretable=__version__
-    )

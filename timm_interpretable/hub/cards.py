@@ -106,7 +106,7 @@ def write_card(name: str, trained: Trained, folder: Path, baseline: Trained | No
     )
     card.save(folder / "README.md")
     if folder.resolve().parent in CARD_FOLDERS:
-        record_hash(name, folder / "model.safetensors")
+        _record_hash(name, folder / "model.safetensors")
 
 
 def _card_data(name: str, evaluation: dict[str, Any]) -> ModelCardData:
@@ -253,6 +253,6 @@ def _removal(report: dict[str, dict[str, Any]] | None, published: dict[str, tupl
     return "\n".join(lines)
 
 
-def record_hash(name: str, file: Path) -> None:
+def _record_hash(name: str, file: Path) -> None:
     hashes = {**released(), name: sha256(file)}
     RELEASED_FILE.write_text(json.dumps(dict(sorted(hashes.items())), indent=2) + "\n", encoding="utf-8")

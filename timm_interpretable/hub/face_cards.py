@@ -9,7 +9,7 @@ import timm
 from huggingface_hub import ModelCard, ModelCardData
 from timm.models._hub import save_config_for_hf
 
-from timm_interpretable.hub.cards import Trained, record_hash
+from timm_interpretable.hub.cards import Trained, _record_hash
 from timm_interpretable.models.weights import CARD_FOLDERS
 
 
@@ -45,7 +45,7 @@ def write_face_card(name: str, trained: Trained, folder: Path, baseline: Trained
     template = (resources.files(__package__) / "face_card_template.md").read_text(encoding="utf-8")
     ModelCard.from_template(data, template_str=template, **_values(name, trained, baseline)).save(folder / "README.md")
     if folder.resolve().parent in CARD_FOLDERS:
-        record_hash(name, folder / "model.safetensors")
+        _record_hash(name, folder / "model.safetensors")
 
 
 def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, Any]:
