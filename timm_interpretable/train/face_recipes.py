@@ -23,18 +23,18 @@ class FaceRecipe:
     eval_people: tuple[str, ...]
     epochs: int
     loss: str = "cosface"
-    margin: float = 0.35
+    margin: float = 0.2
     scale: float = 16.0
-    batch_size: int = 50
+    batch_size: int = 25
     opt: str = "adamw"
     lr: float = 2e-3
     weight_decay: float = 0.05
     warmup_epochs: float = 5
     ema_decay: float = 0.99
-    crop: tuple[float, float] = (0.6, 1.0)
+    crop: tuple[float, float] = (0.8, 1.0)
     hflip: float = 0.5
     jitter: float = 0.3
-    erasing: float = 0.5
+    erasing: float = 0.25
     seed: int = 0
 
 
@@ -43,7 +43,7 @@ _face_resnet10 = FaceRecipe(
     model="face_resnet10",
     people=ORL_TRAINING,
     eval_people=ORL_VERIFICATION,
-    epochs=40,
+    epochs=60,
 )
 
 FACE_RECIPES: dict[str, FaceRecipe] = {
