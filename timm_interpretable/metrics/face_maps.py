@@ -65,7 +65,7 @@ def face_methods(
 
     def cam(probes: Tensor, references: Tensor, genuine: Tensor) -> FaceMaps:
         loss = CosineSimilarity(references)
-        signed = [grad_cam(model, probes, lambda outputs, sign=sign: sign * loss(outputs)) for sign in (1, -1)]
+        signed = [grad_cam(model, probes, score) for score in (loss, -loss)]
         return FaceMaps(*(F.interpolate(one[:, None], probes.shape[2:], mode="bilinear")[:, 0] for one in signed))
 
     def chance(probes: Tensor, references: Tensor, genuine: Tensor) -> FaceMaps:

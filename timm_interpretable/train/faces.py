@@ -48,18 +48,22 @@ class CosFace(nn.Module):
         return F.cross_entropy(self.scale * (cosines - self.margin * own), people)
 
 
-class LinearClassifier(nn.Linear):
-    """Plain cross-entropy, for comparison."""
+class CrossEntropy(nn.Module):
+    """A linear classifier with plain cross-entropy, for comparison."""
+
+    def __init__(self, features: int, people: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(features, people)
 
     def forward(self, embeddings: Tensor, people: Tensor) -> Tensor:
-        return F.cross_entropy(super().forward(embeddings), people)
+        return F.cross_entropy(self.classifier(embeddings), people)
 
 
 def face_loss(recipe: FaceRecipe, features: int) -> nn.Module:
     if recipe.loss == "cosface":
         return CosFace(features, len(recipe.people), recipe.margin, recipe.scale)
     if recipe.loss == "ce":
-        return LinearClassifier(features, len(recipe.people))
+        return CrossEntropy(features, len(recipe.people))
     raise ValueError(f"loss={recipe.loss!r} is unknown, expected 'cosface' or 'ce'.")
 
 
