@@ -308,7 +308,9 @@ def _wrapped(name: str) -> str:
 def _range(values: Array) -> str:
     peak = _peak(values)
     digits = min(max(1 - math.floor(math.log10(peak)), 0), 6) if peak > 0 else 0
-    return " to ".join(f"{end:.{digits}f}".replace("-", "\N{MINUS SIGN}") for end in (values.min(), values.max()))
+    return " to ".join(
+        f"{end:.{digits}f}".replace("-", "\N{MINUS SIGN}") for end in (values.min() + 0.0, values.max() + 0.0)
+    )
 
 
 def _picture(image: Array | Tensor) -> Array:
