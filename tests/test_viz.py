@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from timm_interpretable.viz import elide, explanation_figure, overlay, weight_picture
+from timm_interpretable.viz import elide, explanation_figure, overlay, verification_figure, weight_picture
 
 
 def figure(
@@ -46,7 +46,10 @@ LONG = [f"a long class name, number {i}, such as ImageNet has for its many breed
     ids=lambda options: "-".join(options) or "plain",
 )
 def test_no_text_is_clipped_or_overlaps_another(options, monkeypatch):
-    fig = figure(**options)
+    check_texts(figure(**options), monkeypatch, at_least=10)
+
+
+def check_texts(fig, monkeypatch, at_least):
     # tick labels outside the limits of an axis exist but are never drawn
     drawn, draw = [], Text.draw
     monkeypatch.setattr(Text, "draw", lambda self, renderer: (drawn.append(self), draw(self, renderer)))
@@ -54,7 +57,7 @@ def test_no_text_is_clipped_or_overlaps_another(options, monkeypatch):
     renderer = fig.canvas.get_renderer()
     assert fig.get_size_inches()[0] * fig.dpi == 1400
     boxes = {t: t.get_window_extent(renderer) for t in drawn if t.get_visible() and t.get_text()}
-    assert len(boxes) >= 10
+    assert len(boxes) >= at_least
     for text, box in boxes.items():
         assert box.x0 >= 0, text
         assert box.y0 >= 0, text
@@ -65,6 +68,36 @@ def test_no_text_is_clipped_or_overlaps_another(options, monkeypatch):
         for other, b in items[i + 1 :]:
             overlap = min(a.x1, b.x1) - max(a.x0, b.x0) > 2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
             assert not overlap, (one, other)
+
+
+def pair(similarity=0.4, threshold=0.3, names=("a.png", "b.png"), zero=False, size=(112, 92)):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in names]
+    headings = [f"{method}: {part}" for method in ("FAME", "CorrRISE") for part in ("similar (e+)", "dissimilar (e-)")]
+    maps = {heading: rng.random((2, *size)) * (not zero) for heading in headings}
+    return verification_figure(images, maps, names, similarity, threshold)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"names": ("W" * 200 + ".jpg", "$1 _and_ $2.jpg")}, {"zero": True}, {"size": (64, 64)}, {"similarity": -0.5}],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_no_text_of_a_pair_is_clipped_or_overlaps_another(options, monkeypatch):
+    check_texts(pair(**options), monkeypatch, at_least=19)
+
+
+def test_a_pair_says_what_it_is_taken_for():
+    same, other = ([t.get_text() for t in texts(pair(similarity))] for similarity in (0.3, -0.25))
+    assert "cosine 0.300 \N{GREATER-THAN OR EQUAL TO} 0.300: same person" in same
+    assert "cosine \N{MINUS SIGN}0.250 < 0.300: different people" in other
+    assert {"a.png", "b.png", "FAME: similar (e+)", "CorrRISE: dissimilar (e-)"} <= set(same)
+    assert any(text.startswith("0.00 to 1.") for text in same)
+    zero = [t.get_text() for t in texts(verification_figure(
+        [np.zeros((8, 8, 3), np.uint8)] * 2, {"map": -np.zeros((2, 8, 8))}, ("a", "b"), 0.0, 0.0
+    ))]  # fmt: skip
+    assert "0 to 0" in " ".join(zero).replace(".0", "")
+    assert not any("\N{MINUS SIGN}" in text for text in zero)
 
 
 def test_says_what_it_shows():

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["elide", "explanation_figure", "overlay", "weight_picture"]
+__all__ = ["elide", "explanation_figure", "overlay", "verification_figure", "weight_picture"]
 
 Array = np.ndarray[Any, Any]
 
@@ -148,6 +148,47 @@ def explanation_figure(
     return fig
 
 
+def verification_figure(
+    images: Sequence[Array | Tensor],
+    maps: Mapping[str, Array | Tensor],
+    names: Sequence[str],
+    similarity: float,
+    threshold: float,
+) -> Figure:
+    """Two pictures of faces, one per row, how similar they are, and maps of each against the other.
+
+    Args:
+        images: the two pictures as the model saw them, 8-bit RGB `(H, W, 3)`.
+        maps: by heading, both maps `(2, H, W)`, none negative; each drawn on its own scale, with its range.
+        names: of the pictures, usually file names; shortened in the middle when long.
+        similarity: the cosine of their embeddings.
+        threshold: from which on it counts as one person.
+
+    Returns:
+        a figure 1400 pixels wide, ready for `savefig`.
+    """
+    fig = Figure(
+        figsize=(_WIDTH, 8.2), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.10, h_pad=0.08), facecolor="white"
+    )
+    canvas = FigureCanvasAgg(fig)
+    axes = fig.subplots(2, 1 + len(maps), squeeze=False)
+    for i, (row, image, name) in enumerate(zip(axes, images, names, strict=True)):
+        row[0].imshow(_picture(image))
+        _heading(row[0], _fitted(canvas, name, _WIDTH / len(row) - 0.4))
+        for ax, (heading, both) in zip(row[1:], maps.items(), strict=True):
+            ax.imshow(overlay(image, both[i]))
+            _plain(ax.set_title(heading, fontsize=12, color=_INK, loc="left", pad=8))
+            ax.set_xlabel(_range(_map(both[i])), fontsize=10, color=_QUIET, labelpad=3)
+        for ax in row:
+            _bare(ax)
+    same = similarity >= threshold
+    decision = "same person" if same else "different people"
+    sign = "\N{GREATER-THAN OR EQUAL TO}" if same else "<"
+    text = f"cosine {similarity:.3f} {sign} {threshold:.3f}: {decision}".replace("-", "\N{MINUS SIGN}")
+    _plain(fig.suptitle(text, fontsize=16, color=_INK, x=0.10 / _WIDTH, ha="left"))
+    return fig
+
+
 def elide(text: str, length: int) -> str:
     """Text of at most `length` characters on one line, shortened in the middle, where file names differ least."""
     text = "".join(c if c.isprintable() else "?" for c in text)
@@ -267,7 +308,9 @@ def _wrapped(name: str) -> str:
 def _range(values: Array) -> str:
     peak = _peak(values)
     digits = min(max(1 - math.floor(math.log10(peak)), 0), 6) if peak > 0 else 0
-    return " to ".join(f"{end:.{digits}f}".replace("-", "\N{MINUS SIGN}") for end in (values.min(), values.max()))
+    return " to ".join(
+        f"{end:.{digits}f}".replace("-", "\N{MINUS SIGN}") for end in (values.min() + 0.0, values.max() + 0.0)
+    )
 
 
 def _picture(image: Array | Tensor) -> Array:

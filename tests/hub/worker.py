@@ -27,7 +27,8 @@ STANDING = {key: os.environ[key] for key in ("HF_TOKEN", "TIMM_INTERPRETABLE_WEI
 
 def load(name: str, **kwargs) -> dict:
     model = timm.create_model(name, pretrained=True, **kwargs).eval()
-    x = torch.linspace(0, 255, 3 * 32 * 32).reshape(3, 32, 32)
+    channels = model.pretrained_cfg["input_size"][0]
+    x = torch.linspace(0, 255, channels * 32 * 32).reshape(channels, 32, 32)
     return {key: value.flatten()[:64].tolist() for key, value in outputs(model, x).items()}
 
 

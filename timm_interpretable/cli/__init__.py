@@ -11,11 +11,13 @@ from timm_interpretable.cli import (
     bench_fame,
     card,
     evaluate,
+    evaluate_faces,
     explain,
     list_models,
     publish,
     study,
     train,
+    verify,
 )
 
 __all__ = ["app"]
@@ -45,6 +47,8 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("card")(card.card)
 app.command("publish")(publish.publish)
+app.command("verify")(verify.verify)
+app.command("evaluate-faces")(evaluate_faces.evaluate_faces)
 bench.bench_app.command("coda")(bench_coda.coda)
 bench.bench_app.command("fame")(bench_fame.fame)
 app.add_typer(bench.bench_app, name="bench")

@@ -12,7 +12,9 @@ from timm_interpretable.cli.common import fail
 def card(
     name: Annotated[str, typer.Argument(help="arch.tag, e.g. facnn_resnet18.imagenette.")],
     run: Annotated[Path | None, typer.Option(help="Folder of the finished training run.")] = None,
-    evaluation: Annotated[Path | None, typer.Option(help="What `evaluate --json` wrote for its weights.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="What `evaluate --json`, for faces `evaluate-faces --json`, wrote.")
+    ] = None,
     baseline_run: Annotated[Path | None, typer.Option(help="Folder of the baseline's finished run.")] = None,
     baseline_evaluation: Annotated[Path | None, typer.Option(help="`evaluate --json` of the baseline.")] = None,
     out: Annotated[Path, typer.Option(help="Parent of the model's folder.")] = Path("hub_cards"),
@@ -29,18 +31,21 @@ def card(
     if bool(run) != bool(evaluation) or (baseline_run is None) != (baseline_evaluation is None):
         fail("--run and --evaluation go together, as do --baseline-run and --baseline-evaluation")
     from timm_interpretable.hub.cards import Trained, write_card
+    from timm_interpretable.hub.face_cards import write_face_card
     from timm_interpretable.hub.regression import write_regression
     from timm_interpretable.hub.sections import refresh_card
 
-    folder = out / name
+    folder, face = out / name, name.startswith("face_")
     try:
         if run and evaluation:
             baseline = Trained.load(baseline_run, baseline_evaluation) if baseline_run and baseline_evaluation else None
-            write_card(name, Trained.load(run, evaluation), folder, baseline)
+            write = write_face_card if face else write_card
+            write(name, Trained.load(run, evaluation), folder, baseline)
         if run or regression:
             write_regression(folder)
-        _draw(name, folder)
-        refresh_card(folder)
+        if not face:  # its card has no part that depends on no run
+            _draw(name, folder)
+            refresh_card(folder)
     except (OSError, ValueError, RuntimeError) as error:
         fail(str(error))
     typer.echo(f"{folder}")

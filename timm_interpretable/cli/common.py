@@ -1,6 +1,7 @@
 """What the commands share: one way to fail, one to pick a device, one to load a model."""
 
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -82,3 +83,27 @@ def load_model(name: str, device: "torch.device") -> "nn.Module":
         # not inside the try: typer.Exit is a RuntimeError
         fail(f"model {name!r} has no pretrained weights; see `timm-interpretable list`")
     return model.eval().to(device)
+
+
+def load_embedder(name: str, device: "torch.device", weights: Path | None = None) -> "tuple[nn.Module, Path | None]":
+    """A face model of this package in evaluation mode, and the file of its weights where that is at hand.
+
+    weights: a .safetensors file instead of the released weights; `fail` where it does not fit.
+    """
+    import timm
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from timm_interpretable.models.weights import local_weights
+
+    cfg = timm.get_pretrained_cfg(name) if name.split(".")[0] in our_models() else None
+    if cfg is not None and cfg.num_classes != 0:
+        fail(f"model {name!r} is a classifier, expected one of faces, such as face_resnet10")
+    if weights is None or cfg is None:  # an unknown name has its own message
+        return load_model(name, device), local_weights(f"{name.split('.')[0]}.{cfg.tag}") if cfg else None
+    net = timm.create_model(name)
+    try:
+        net.load_state_dict(load_file(weights))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        fail(f"{weights} does not load into {name}: {error}")
+    return net.eval().to(device), weights

@@ -22,18 +22,36 @@ def train(
     bf16: Annotated[bool, typer.Option(help="bfloat16 autocast.")] = True,
     compile: Annotated[bool, typer.Option(help="Run the training steps through torch.compile.")] = False,
 ) -> None:
-    """Train a recipe. Several GPUs or machines: `accelerate launch -m timm_interpretable.cli train …`."""
+    """Train a recipe. Several GPUs or machines: `accelerate launch -m timm_interpretable.cli train …`.
+
+    Recipes of faces want a folder with faces.tar; they take minutes, in fp32, and start anew when interrupted.
+    """
     from dataclasses import replace
 
+    from timm_interpretable.train.face_recipes import FACE_RECIPES
     from timm_interpretable.train.recipes import RECIPES
 
-    if recipe not in RECIPES:
-        fail(f"unknown recipe {recipe!r}, expected one of: {', '.join(RECIPES)}")
+    if recipe not in RECIPES | FACE_RECIPES:
+        fail(f"unknown recipe {recipe!r}, expected one of: {', '.join(RECIPES | FACE_RECIPES)}")
     try:
         from timm_interpretable.train.engine import Trainer
+        from timm_interpretable.train.faces import FaceTrainer
     except ImportError as error:
         fail(f"training needs the extra `train`: pip install 'timm-interpretable[train]' ({error})")
 
+    if recipe in FACE_RECIPES:
+        if initial is not None or compile:
+            fail(f"{recipe} starts from random weights and runs uncompiled; leave --initial and --compile out")
+        given = FACE_RECIPES[recipe]
+        faces = replace(given, epochs=epochs or given.epochs, seed=given.seed if seed is None else seed)
+        folder = out or Path("runs") / recipe
+        try:
+            rate, _ = FaceTrainer(faces, data_dir, folder, cpu).run()
+        except (OSError, ValueError, FloatingPointError) as error:
+            fail(str(error))
+        people = f"{faces.eval_people[0]}-{faces.eval_people[-1]}"
+        typer.echo(f"{recipe}: equal-error rate {100 * rate:.2f} % on {people}; weights in {folder}")
+        return
     chosen = RECIPES[recipe].with_epochs(epochs or RECIPES[recipe].epochs)
     chosen = chosen if seed is None else replace(chosen, seed=seed)
     try:

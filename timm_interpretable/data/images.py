@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
+from torchvision.transforms import Compose, Grayscale
 
 __all__ = [
     "ImageError", "Sample", "eval_transform", "list_images", "load_image", "sample_images", "sample_of",
@@ -141,9 +142,13 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def eval_transform(model: nn.Module) -> Callable[[Image.Image], Tensor]:
-    """The preprocessing that timm's configuration names for the model: an RGB picture to `(C, H, W)`."""
-    transform: Callable[[Image.Image], Tensor] = create_transform(**_data_config(model), is_training=False)
-    return transform
+    """The preprocessing that timm's configuration names for the model: an RGB picture to `(C, H, W)`.
+
+    For a model of one channel the picture becomes grey first, which timm leaves to its caller.
+    """
+    config = _data_config(model)
+    transform: Callable[[Image.Image], Tensor] = create_transform(**config, is_training=False)
+    return transform if config["input_size"][0] != 1 else Compose([Grayscale(), transform])
 
 
 def squash_transform(

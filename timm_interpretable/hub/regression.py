@@ -1,4 +1,4 @@
-"""What a released model gave when it was released: one image, its logits, the map of its first class.
+"""What a released model gave when it was released: one image, its logits (or embedding), the map of its first class.
 
 Kept next to the weights, so that no change of code and no other version of timm or torch changes a model unnoticed.
 """
@@ -28,14 +28,15 @@ def write_regression(folder: Path) -> Path:
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     sample = sample_of(model.pretrained_cfg.get("label_names") or ())
     pixels = to_picture(eval_transform(model)(load_image(sample.path)), model)
-    tensors = {"pixels": torch.from_numpy(pixels).permute(2, 0, 1).contiguous()}
+    channels = model.pretrained_cfg["input_size"][0]
+    tensors = {"pixels": torch.from_numpy(pixels).permute(2, 0, 1)[:channels].contiguous()}
     file = folder / REGRESSION_FILE
     file.write_bytes(save(tensors | outputs(model, tensors["pixels"]), metadata={"picture": sample.file}))
     return file
 
 
 def outputs(model: Any, pixels: Tensor) -> dict[str, Tensor]:
-    """What is compared: logits, and the map where the model has one of its own."""
+    """What is compared: logits or embedding, and the map where the model has one of its own."""
     config = model.pretrained_cfg
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
     x = ((pixels / 255 - mean) / std)[None]

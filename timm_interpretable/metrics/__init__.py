@@ -13,6 +13,12 @@ from timm_interpretable.metrics.comparison import (
     occlusion as occlusion,
     removal_report as removal_report,
 )
+from timm_interpretable.metrics.face_maps import (
+    FaceMaps as FaceMaps,
+    FaceMethod as FaceMethod,
+    face_methods as face_methods,
+    verification_report as verification_report,
+)
 from timm_interpretable.metrics.gradcam import grad_cam as grad_cam
 from timm_interpretable.metrics.grid import (
     MapsOfClasses as MapsOfClasses,
@@ -46,4 +52,13 @@ from timm_interpretable.metrics.sanity import (
     completeness as completeness,
     randomisation as randomisation,
     rank_correlation as rank_correlation,
+)
+from timm_interpretable.metrics.verification import (
+    PERCENTAGES as PERCENTAGES,
+    EqualError as EqualError,
+    VerificationCurves as VerificationCurves,
+    all_pairs as all_pairs,
+    equal_error_rate as equal_error_rate,
+    kept_pixels as kept_pixels,
+    verification_curves as verification_curves,
 )

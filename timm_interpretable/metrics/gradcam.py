@@ -1,18 +1,19 @@
 """Grad-CAM at the last feature map of any timm model, without a hook: the comparison of this package's maps."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def grad_cam(model: Any, images: Tensor, target: Tensor) -> Tensor:
+def grad_cam(model: Any, images: Tensor, target: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
     """Grad-CAM (Selvaraju et al., 2017) of the logit at the model's last feature map, `(B, h, w)`.
 
     Args:
         model: a timm model in evaluation mode.
         images: `(B, C, H, W)`.
-        target: one class per image, `(B,)`.
+        target: one class per image, `(B,)`; or what is explained instead of a logit, outputs to `(B,)`.
 
     Raises:
         ValueError: `forward_features` gives no feature map `(B, num_features, h, w)`.
@@ -23,6 +24,7 @@ def grad_cam(model: Any, images: Tensor, target: Tensor) -> Tensor:
         raise ValueError(f"Grad-CAM needs a feature map (B, {model.num_features}, h, w), got {tuple(features.shape)}.")
     with torch.enable_grad():
         features.requires_grad_()
-        score = model.forward_head(features).gather(1, target[:, None]).sum()
-        (grad,) = torch.autograd.grad(score, features)
+        outputs = model.forward_head(features)
+        score = outputs.gather(1, target[:, None]) if isinstance(target, Tensor) else target(outputs)
+        (grad,) = torch.autograd.grad(score.sum(), features)
     return (grad.mean((2, 3), keepdim=True) * features.detach()).sum(1).relu()

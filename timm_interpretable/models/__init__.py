@@ -6,6 +6,7 @@ from timm_interpretable.models.coda_net import (
     DynamicWeights as DynamicWeights,
     published_state_dict as published_state_dict,
 )
+from timm_interpretable.models.face_resnet import VERIFICATION_THRESHOLDS as VERIFICATION_THRESHOLDS
 from timm_interpretable.models.facnn import (
     ClassMapHead as ClassMapHead,
     DampenedBlock as DampenedBlock,

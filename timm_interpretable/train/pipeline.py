@@ -38,7 +38,7 @@ def train_transform(recipe: Recipe, size: int) -> Callable[[Any], Tensor]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed the generators that torchvision and timm draw from, and restore them."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
@@ -69,7 +69,7 @@ class SeededImages(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key
         image, label = self.images[index]
-        with _seeded(hash((self.recipe.seed, epoch, index)) % 2**63):  # integers only: the same in every process
+        with seeded(hash((self.recipe.seed, epoch, index)) % 2**63):  # integers only: the same in every process
             return self.transforms[self.recipe.size_at(epoch)](image), label
 
 
