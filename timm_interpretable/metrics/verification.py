@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
-    "PERCENTAGES", "EqualError", "VerificationCurves", "all_pairs", "equal_error_rate", "kept_pixels", "verification_curves",
+    "PERCENTAGES", "EqualError", "VerificationCurves", "all_pairs", "equal_error_rate", "kept_pixels",
+    "verification_curves",
 ]  # fmt: skip
 
 PERCENTAGES = tuple(range(0, 101, 10))
