@@ -1,5 +1,6 @@
 """The scripts in `examples`, run as they are, on few or small images."""
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+DATA = os.environ.get("TIMM_INTERPRETABLE_DATA")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -51,3 +53,12 @@ def test_captum_tools(run):
     lines = run("captum_tools.py").splitlines()
     assert [line.split()[0] for line in lines] == ["golf_ball.jpg,", "infidelity", "sensitivity"]
     assert all(float(line.split()[-1]) >= 0 for line in lines)
+
+
+@pytest.mark.skipif(DATA is None, reason="TIMM_INTERPRETABLE_DATA names no folder of images")
+def test_contributions_add_up_and_input_x_gradient_does_not(run):
+    args = ("--data-dir", Path(DATA or "") / "cifar10", "--images", 20)
+    _, ours, theirs, correlation = run("contributions.py", *args).splitlines()
+    assert float(ours.split()[-2]) < 1e-4
+    assert float(theirs.split()[-4]) > 0.5
+    assert abs(float(correlation.split()[-1])) < 0.5
