@@ -198,6 +198,9 @@ def _training(trained: Trained) -> str:
 def _settings(recipe: dict[str, Any]) -> str:
     sizes = ", ".join(f"{size} px from epoch {start + 1}" for start, size in recipe["sizes"])
     loss = {"ce": "cross-entropy", "bce": "binary cross-entropy"}[recipe["loss"]]
+    if recipe.get("anneal"):
+        factor, end = recipe["anneal"]
+        loss += f" (logits less their bias {factor:g} times as large at first, as they are after {100 * end:.0f} % of the run)"
     return (
         f"{recipe['opt']}, learning rate {recipe['lr']:g} with {recipe['warmup_epochs']:g} warm-up epochs and cosine "
         f"decay, weight decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, {loss}, label smoothing "
