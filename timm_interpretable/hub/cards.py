@@ -200,7 +200,7 @@ def _settings(recipe: dict[str, Any]) -> str:
     loss = {"ce": "cross-entropy", "bce": "binary cross-entropy"}[recipe["loss"]]
     if recipe.get("anneal"):
         factor, end = recipe["anneal"]
-        loss += f" (logits less their bias {factor:g} times as large at first, as they are after {100 * end:.0f} % of the run)"
+        loss += f" (logits less their bias {factor:g} times as large at first, themselves after {end:.0%} of the run)"
     return (
         f"{recipe['opt']}, learning rate {recipe['lr']:g} with {recipe['warmup_epochs']:g} warm-up epochs and cosine "
         f"decay, weight decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, {loss}, label smoothing "
