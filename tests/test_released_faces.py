@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from timm_interpretable.cli import app
 from timm_interpretable.data.images import eval_transform, load_image
+from timm_interpretable.hub.regression import REGRESSION_FILE, assert_unchanged
 from timm_interpretable.models import VERIFICATION_THRESHOLDS
 from timm_interpretable.models.weights import card_folder, local_weights, released
 
@@ -33,7 +34,8 @@ def test_the_folder_is_a_hub_repository():
     folder = card_folder(NAME)
     assert NAME in released()
     assert local_weights(NAME) == folder / "model.safetensors"
-    assert {"README.md", "config.json", "model.safetensors"} <= {p.name for p in folder.iterdir()}
+    files = ["README.md", "config.json", "model.safetensors", "regression.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == files
     assert (folder / "model.safetensors").stat().st_size < 12 * 2**20
     x = torch.rand(2, 1, 112, 92)
     models = [
@@ -43,6 +45,15 @@ def test_the_folder_is_a_hub_repository():
     assert outputs[0].shape == (2, 128)
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])
+
+
+def test_outputs_are_those_of_the_release():
+    model = timm.create_model(NAME, pretrained=True).eval()
+    assert_unchanged(model, card_folder(NAME) / REGRESSION_FILE)
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.ndim > 1).mul_(2)  # the norm behind it hides a smaller change
+    with pytest.raises(AssertionError, match="off by"):
+        assert_unchanged(model, card_folder(NAME) / REGRESSION_FILE)
 
 
 def test_matrices_are_half_precision_and_statistics_are_not():

@@ -18,7 +18,7 @@ def evaluate_faces(
     data_dir: Annotated[Path, typer.Option(help="Folder with the ORL faces: faces.tar or faces/, folders s1 to s40.")],
     model: Annotated[str, typer.Option(help="A face model of `list`.")] = "face_resnet10",
     weights: Annotated[Path | None, typer.Option(help="A .safetensors file instead of the released weights.")] = None,
-    pairs: Annotated[int, typer.Option(min=0, help="Genuine pairs to explain, and as many impostor pairs.")] = 100,
+    pairs: Annotated[int, typer.Option(min=0, help="Genuine pairs to explain, and as many impostor pairs.")] = 50,
     n_steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of FAME.")] = 100,
     n_masks: Annotated[int, typer.Option("--masks", min=2, help="Masks of CorrRISE.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the pairs, the masks, and the order of equal values.")] = 0,

@@ -110,9 +110,9 @@ def _maps(report: dict[str, dict[str, Any]] | None) -> str:
     """A Markdown table, or nothing where no maps were evaluated."""
     if report is None:
         return ""
+    # no times: they are those of the machine and of what else it did
     columns = (
         "method", "deletion", "insertion", "deletion, strict", "insertion, strict", "change e+", "change e-", "empty",
-        "s / pair",
     )  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, row in report.items():
@@ -123,5 +123,5 @@ def _maps(report: dict[str, dict[str, Any]] | None) -> str:
             for part in ("similar", "dissimilar")
         )
         empty = "{genuine}, {impostor}".format(**row["empty"]["similar"])
-        lines.append(f"| {name} | {areas} | {change} | {empty} | {row['seconds']:.2f} |")
+        lines.append(f"| {name} | {areas} | {change} | {empty} |")
     return "\n".join(lines)
