@@ -58,7 +58,7 @@ def test_outputs_are_those_of_the_release(name):
     assert_unchanged(model, card_folder(name) / REGRESSION_FILE)
     changed = next(p for p in model.parameters() if p.ndim > 1)
     with torch.no_grad():
-        changed.mul_(1.01)
+        changed.copy_(changed.roll(1, 0))  # a CoDA-Net hardly notices another scale
     with pytest.raises(AssertionError, match=r"off by .* of its largest magnitude, allowed 0\.0001"):
         assert_unchanged(model, card_folder(name) / REGRESSION_FILE)
 
