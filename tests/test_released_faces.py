@@ -79,9 +79,10 @@ def test_colour_model_is_the_grey_model(channels):
     model = timm.create_model(NAME, pretrained=True, in_chans=channels).eval()
     x = torch.rand(2, 1, 112, 92)
     grey = timm.create_model(NAME, pretrained=True).eval()
-    # timm spreads the kernel over the channels in its own precision, fp16
-    similarity = torch.cosine_similarity(model(x.expand(-1, channels, -1, -1)), grey(x))
-    assert similarity.min() > 1 - 1e-4
+    colour, expected = model(x.expand(-1, channels, -1, -1)), grey(x)
+    # timm divides the weights of the first layer by the channels in fp16, as they are stored
+    assert (colour - expected).abs().max() < 5e-3 * expected.abs().max()
+    assert torch.cosine_similarity(colour, expected).min() > 0.9999
 
 
 @needs_faces
