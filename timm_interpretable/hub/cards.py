@@ -85,13 +85,7 @@ def write_card(name: str, trained: Trained, folder: Path, baseline: Trained | No
     Raises:
         ValueError: the model was evaluated on other images than the baseline, or at another size than its own.
     """
-    model, evaluation = timm.create_model(name), trained.evaluation
-    if tuple(evaluation["input_size"]) != model.pretrained_cfg["input_size"]:
-        raise ValueError(
-            f"{name} was evaluated at {evaluation['input_size']}, expected its {model.pretrained_cfg['input_size']}."
-        )
-    if baseline and any(evaluation[key] != baseline.evaluation[key] for key in ("split", "images")):
-        raise ValueError(f"{name} and its baseline were evaluated on different images.")
+    model, evaluation = evaluated_model(name, trained, baseline), trained.evaluation
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(trained.weights, folder / "model.safetensors")
     save_config_for_hf(
@@ -108,6 +102,25 @@ def write_card(name: str, trained: Trained, folder: Path, baseline: Trained | No
     card.save(folder / "README.md")
     if folder.resolve().parent in CARD_FOLDERS:
         _record_hash(name, folder / "model.safetensors")
+
+
+def evaluated_model(name: str, trained: Trained, baseline: Trained | None, images: str = "images") -> Any:
+    """The model `arch.tag`, after a look at whether the evaluations are of it, and comparable.
+
+    Args:
+        images: what to call them in an error.
+
+    Raises:
+        ValueError: the model was evaluated on other images than the baseline, or at another size than its own.
+    """
+    model, evaluation = timm.create_model(name), trained.evaluation
+    if tuple(evaluation["input_size"]) != model.pretrained_cfg["input_size"]:
+        raise ValueError(
+            f"{name} was evaluated at {evaluation['input_size']}, expected its {model.pretrained_cfg['input_size']}."
+        )
+    if baseline and any(evaluation[key] != baseline.evaluation[key] for key in ("split", "images")):
+        raise ValueError(f"{name} and its baseline were evaluated on different {images}.")
+    return model
 
 
 def _card_data(name: str, evaluation: dict[str, Any]) -> ModelCardData:

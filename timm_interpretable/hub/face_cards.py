@@ -5,11 +5,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import timm
 from huggingface_hub import ModelCard, ModelCardData
 from timm.models._hub import save_config_for_hf
 
-from timm_interpretable.hub.cards import Trained, _record_hash
+from timm_interpretable.hub.cards import Trained, _record_hash, evaluated_model
 from timm_interpretable.models.weights import CARD_FOLDERS
 
 
@@ -19,13 +18,7 @@ def write_face_card(name: str, trained: Trained, folder: Path, baseline: Trained
     Raises:
         ValueError: the model was evaluated on other pictures than the baseline, or at another size than its own.
     """
-    model, evaluation = timm.create_model(name), trained.evaluation
-    if tuple(evaluation["input_size"]) != model.pretrained_cfg["input_size"]:
-        raise ValueError(
-            f"{name} was evaluated at {evaluation['input_size']}, expected its {model.pretrained_cfg['input_size']}."
-        )
-    if baseline and any(evaluation[key] != baseline.evaluation[key] for key in ("split", "images")):
-        raise ValueError(f"{name} and its baseline were evaluated on different pictures.")
+    model, evaluation = evaluated_model(name, trained, baseline, "pictures"), trained.evaluation
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(trained.weights, folder / "model.safetensors")
     verification = dict(equal_error_rate=evaluation["eer"]["model"], threshold=evaluation["threshold"])
