@@ -187,7 +187,7 @@ def test_other_number_of_classes(data_dir: Path, tmp_path: Path) -> None:
 
 
 def test_grad_cam_needs_a_feature_map() -> None:
-    with pytest.raises(ValueError, match="Grad-CAM needs a feature map"):
+    with pytest.raises(ValueError, match="CAMs need a feature map"):
         grad_cam(timm.create_model("test_vit").eval(), torch.rand(1, 3, 160, 160), torch.tensor([0]))
 
 

@@ -9,6 +9,7 @@ from timm_interpretable.cli import (
     bench,
     bench_coda,
     bench_fame,
+    benchmark,
     card,
     evaluate,
     evaluate_faces,
@@ -48,6 +49,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("card")(card.card)
 app.command("publish")(publish.publish)
 app.command("verify")(verify.verify)
+app.command("benchmark")(benchmark.benchmark)
 app.command("evaluate-faces")(evaluate_faces.evaluate_faces)
 bench.bench_app.command("coda")(bench_coda.coda)
 bench.bench_app.command("fame")(bench_fame.fame)

@@ -19,7 +19,7 @@ from timm_interpretable.metrics.face_maps import (
     face_methods as face_methods,
     verification_report as verification_report,
 )
-from timm_interpretable.metrics.gradcam import grad_cam as grad_cam
+from timm_interpretable.metrics.gradcam import grad_cam as grad_cam, hires_cam as hires_cam
 from timm_interpretable.metrics.grid import (
     MapsOfClasses as MapsOfClasses,
     cell_masks as cell_masks,

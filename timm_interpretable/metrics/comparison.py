@@ -80,8 +80,9 @@ def _times_gradient(model: Any, images: Tensor, classes: Tensor, scales: list[fl
 
 
 def occlusion(
-    model: Callable[[Tensor], Tensor], images: Tensor, classes: Tensor, size: int, stride: int = 1, fill: float = 0.0
-) -> Tensor:
+    model: Callable[[Tensor], Tensor], images: Tensor, classes: Tensor, size: int, stride: int = 1,
+    fill: float | Tensor = 0.0,
+) -> Tensor:  # fmt: skip
     """What the logit loses when a square is covered, spread over the square (Zeiler and Fergus, 2014), `(B, n, H, W)`.
 
     As Captum's `Occlusion`, for all classes from the same passes. A pixel has the mean of the squares that cover it.
@@ -92,7 +93,7 @@ def occlusion(
         classes: `(B, n)`.
         size: side of the square in pixels.
         stride: between squares.
-        fill: the value that covers.
+        fill: the value that covers, or one per channel, `(C, 1, 1)`.
     """
     height, width = images.shape[2:]
     if not 1 <= size <= min(height, width):

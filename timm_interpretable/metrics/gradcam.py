@@ -1,4 +1,4 @@
-"""Grad-CAM at the last feature map of any timm model, without a hook: the comparison of this package's maps."""
+"""CAMs at the last feature map of any timm model, without a hook: the comparison of this package's maps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +18,31 @@ def grad_cam(model: Any, images: Tensor, target: Tensor | Callable[[Tensor], Ten
     Raises:
         ValueError: `forward_features` gives no feature map `(B, num_features, h, w)`.
     """
+    features, grad = _features_and_gradient(model, images, target)
+    return (grad.mean((2, 3), keepdim=True) * features).sum(1).relu()
+
+
+def hires_cam(model: Any, images: Tensor, target: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
+    """HiResCAM (Draelos and Carin, 2020, https://arxiv.org/abs/2011.08891): gradients are not averaged, `(B, h, w)`.
+
+    Signed; pytorch-grad-cam keeps the positive part.
+
+    Args, Raises: as `grad_cam`.
+    """
+    features, grad = _features_and_gradient(model, images, target)
+    return (grad * features).sum(1)
+
+
+def _features_and_gradient(
+    model: Any, images: Tensor, target: Tensor | Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         features = model.forward_features(images)
     if features.ndim != 4 or features.shape[1] != model.num_features:
-        raise ValueError(f"Grad-CAM needs a feature map (B, {model.num_features}, h, w), got {tuple(features.shape)}.")
+        raise ValueError(f"CAMs need a feature map (B, {model.num_features}, h, w), got {tuple(features.shape)}.")
     with torch.enable_grad():
         features.requires_grad_()
         outputs = model.forward_head(features)
         score = outputs.gather(1, target[:, None]) if isinstance(target, Tensor) else target(outputs)
         (grad,) = torch.autograd.grad(score.sum(), features)
-    return (grad.mean((2, 3), keepdim=True) * features.detach()).sum(1).relu()
+    return features.detach(), grad

@@ -1,5 +1,6 @@
 """Interpretable classifiers; importing this package registers them with timm."""
 
+from timm_interpretable.models import baseline as baseline  # registers what the others are compared with
 from timm_interpretable.models.coda_net import (
     CoDANet as CoDANet,
     DAUConv2d as DAUConv2d,
