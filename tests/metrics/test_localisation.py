@@ -22,13 +22,20 @@ MASKS = torch.tensor([[[1, 1], [0, 0]]]).bool()
         ([[1.0, -5.0], [3.0, -1.0]], 0.25, False),  # negative values count as zero
         ([[0.0, 0.0], [0.0, 0.0]], 0.0, False),
         ([[-1.0, -2.0], [-3.0, -4.0]], 0.0, False),  # the highest point is inside, but not positive
-        ([[2.0, 0.0], [2.0, 0.0]], 0.5, True),  # a tie: the first in reading order
     ],
 )
 def test_values(values: list[list[float]], energy: float, hit: bool) -> None:
     maps = torch.tensor([values])
     assert energy_in_box(maps, MASKS).tolist() == [energy]
     assert pointing_game(maps, MASKS).tolist() == [hit]
+
+
+def test_ties_of_pointing_are_broken_at_random_by_the_seed() -> None:
+    maps, masks = torch.ones(1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.bool)
+    masks[:, :2] = True
+    hits = [pointing_game(maps, masks, seed).item() for seed in range(400)]
+    assert hits == [pointing_game(maps, masks, seed).item() for seed in range(400)]
+    assert sum(hits) / 400 == pytest.approx(0.25, abs=0.07)  # three standard errors
 
 
 def test_scale_of_the_map_does_not_matter() -> None:

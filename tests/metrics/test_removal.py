@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from timm_interpretable.metrics import logit_deletion, pixel_removal
+from timm_interpretable.metrics import area, blurred, logit_deletion, pixel_removal, removal_curves
+from timm_interpretable.metrics.removal import removal_rank
 
 TARGET = torch.tensor([0, 1])
 
@@ -29,8 +30,8 @@ def test_order(images, most_important_first):
     maps = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(1))
     best = maps.flatten(1).argmax(1)
 
-    def predict(x):
-        seen = x.sum(1).flatten(1).gather(1, best[:, None])[:, 0] > 0
+    def predict(x):  # fractions of the two images in turn
+        seen = x.sum(1).flatten(1).gather(1, best.repeat(len(x) // 2)[:, None])[:, 0] > 0
         return torch.stack([seen, seen], dim=1).float()
 
     curve = pixel_removal(predict, images, maps, TARGET, (0, 1 / 16, 15 / 16, 1), most_important_first)
@@ -44,6 +45,85 @@ def test_target_and_fill(images):
     grey = torch.tensor([0.25, 0.125, 0.0])[:, None, None]
     curve = pixel_removal(predict, images, torch.zeros(2, 4, 4), TARGET, (1.0,), fill=grey)
     assert curve.tolist() == [[0.25], [0.125]]
+
+
+def test_a_fill_per_channel_and_one_per_image(images):
+    seen = []
+
+    def predict(x):
+        seen.append(x)
+        return torch.zeros(len(x), 2)
+
+    maps = torch.rand(2, 4, 4)
+    for fill, whole in (((0.25, 0.125, 0.0), torch.tensor([0.25, 0.125, 0.0])[:, None, None]), (blurred(images), None)):
+        pixel_removal(predict, images, maps, TARGET, (1.0,), fill=fill, batch_size=1)
+        wanted = blurred(images) if whole is None else whole.expand_as(images)
+        torch.testing.assert_close(torch.cat(seen[-2:]), wanted)
+    with pytest.raises(ValueError, match=r"fill \(1, 2, 1, 1\) does not fit images \(2, 3, 4, 4\)"):
+        pixel_removal(predict, images, maps, TARGET, (1.0,), fill=(0.5, 0.5))
+
+
+def test_probability_and_whether_it_is_still_right(images):
+    """The model calls an image dark, class 0, once less than half of it is left."""
+
+    def predict(x):
+        left = brightness(x)[:, 0]
+        return torch.stack([1 - left, left], dim=1)
+
+    curves = removal_curves(predict, images, torch.rand(2, 4, 4), TARGET, (0, 0.25, 0.75, 1))
+    assert curves.probability.tolist() == [[0, 0.25, 0.75, 1], [1, 0.75, 0.25, 0]]
+    assert curves.correct.tolist() == [[False, False, True, True], [True, True, False, False]]
+    assert torch.equal(
+        curves.probability, pixel_removal(predict, images, torch.rand(2, 4, 4), TARGET, (0, 0.25, 0.75, 1))
+    )
+
+
+def test_equal_values_go_in_a_random_order_of_the_seed():
+    flat = torch.zeros(2, 20, 20)
+    ranks = [removal_rank(flat, False, seed) for seed in (0, 0, 1)]
+    assert torch.equal(ranks[0], ranks[1])
+    assert not torch.equal(ranks[0], ranks[2])
+    assert torch.equal(ranks[0][0], ranks[0][1])  # no image depends on its place in the batch
+    first = ranks[0][0] < 100
+    assert first[:10].float().mean().item() == pytest.approx(0.25, abs=0.1)  # not from the top
+    assert (first != (ranks[2][0] < 100)).float().mean() > 0.2
+    assert torch.equal(removal_rank(flat, True), 399 - ranks[0])
+
+
+def test_values_decide_before_the_seed_does(rng):
+    maps = torch.randint(0, 5, (2, 9, 9), generator=rng).float()
+    for first in (False, True):
+        rank = removal_rank(maps, first, seed=3).flatten(1).long()
+        values = torch.empty(2, 81).scatter_(1, rank, maps.flatten(1))
+        assert (values.diff(dim=1) * (-1 if first else 1) >= 0).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 7, 64])
+def test_batch_size_does_not_matter(batch_size, rng):
+    images, maps, target = torch.rand(5, 3, 6, 6, generator=rng), torch.zeros(5, 6, 6), torch.arange(5) % 3
+    sizes = []
+
+    def predict(x):
+        sizes.append(len(x))
+        return x.mean((2, 3)).softmax(1)
+
+    curve = pixel_removal(predict, images, maps, target, batch_size=batch_size)
+    wanted = torch.cat(
+        [pixel_removal(predict, x[None], m[None], t[None]) for x, m, t in zip(images, maps, target, strict=True)]
+    )
+    torch.testing.assert_close(curve, wanted)
+    assert max(sizes[: -(5 * 21)] or [0]) <= batch_size
+
+
+def test_area_is_the_mean_height():
+    curve = torch.tensor([[1.0, 1, 1], [1, 0.5, 0], [0, 0, 1]])
+    assert area(curve, (0, 0.5, 1)).tolist() == [1, 0.5, 0.25]
+    assert area(curve, (0, 0.125, 0.25)).tolist() == [1, 0.5, 0.25]
+    assert area(curve[2], (0, 0.8, 1)).item() == pytest.approx(0.1)
+    assert area(curve[2] > 0, (0, 0.5, 1)).item() == 0.25
+    for points in ((0, 1), (0, 0.5, 0.5), (0, 1, 0.5)):
+        with pytest.raises(ValueError, match="as many rising numbers"):
+            area(curve, points)
 
 
 def test_constant_map_and_half_precision_work(images):
@@ -64,6 +144,12 @@ def test_bad_input(images):
         pixel_removal(brightness, images, torch.rand(2, 3, 4), TARGET)
     with pytest.raises(ValueError, match=r"fractions has 1\.5"):
         pixel_removal(brightness, images, torch.rand(2, 4, 4), TARGET, (1.5,))
+    with pytest.raises(ValueError, match="fractions is empty"):
+        pixel_removal(brightness, images, torch.rand(2, 4, 4), TARGET, ())
+    with pytest.raises(ValueError, match="batch_size=0"):
+        pixel_removal(brightness, images, torch.rand(2, 4, 4), TARGET, batch_size=0)
+    with pytest.raises(ValueError, match="not finite"):
+        pixel_removal(brightness, images, torch.full((2, 4, 4), float("nan")), TARGET)
 
 
 def test_what_goes_first_and_what_goes_last_are_complementary(images):

@@ -28,6 +28,10 @@ from timm_interpretable.metrics.grid import (
     maps_by_class as maps_by_class,
 )
 from timm_interpretable.metrics.imputation import impute as impute
+from timm_interpretable.metrics.insertion import (
+    InsertionDeletion as InsertionDeletion,
+    insertion_deletion as insertion_deletion,
+)
 from timm_interpretable.metrics.localisation import (
     box_iou as box_iou,
     energy_in_box as energy_in_box,
@@ -42,17 +46,29 @@ from timm_interpretable.metrics.locality import (
     sampled_locations as sampled_locations,
     share_in_cell as share_in_cell,
 )
+from timm_interpretable.metrics.maps import MapSource as MapSource, maps_of as maps_of
 from timm_interpretable.metrics.methods import (
     attribution_methods as attribution_methods,
     fame_after as fame_after,
 )
-from timm_interpretable.metrics.removal import logit_deletion as logit_deletion, pixel_removal as pixel_removal
-from timm_interpretable.metrics.road import DECILES as DECILES, road as road
+from timm_interpretable.metrics.permutation import patch_permutation_importance as patch_permutation_importance
+from timm_interpretable.metrics.removal import (
+    QUARTER as QUARTER,
+    TENTHS as TENTHS,
+    Fill as Fill,
+    RemovalCurves as RemovalCurves,
+    area as area,
+    logit_deletion as logit_deletion,
+    pixel_removal as pixel_removal,
+    removal_curves as removal_curves,
+)
+from timm_interpretable.metrics.road import DECILES as DECILES, road as road, road_curves as road_curves
 from timm_interpretable.metrics.sanity import (
     completeness as completeness,
     randomisation as randomisation,
     rank_correlation as rank_correlation,
 )
+from timm_interpretable.metrics.smoothing import blurred as blurred, smoothed as smoothed
 from timm_interpretable.metrics.verification import (
     PERCENTAGES as PERCENTAGES,
     EqualError as EqualError,

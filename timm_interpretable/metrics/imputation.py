@@ -38,7 +38,8 @@ def impute(
     Args:
         images: `(B, C, H, W)`.
         removed: bool `(B, H, W)`.
-        noise: its standard deviation, in units of the images.
+        noise: its standard deviation, in units of the images. All images get the same noise, so that no result depends
+            on the other images of a batch.
         generator: of the noise, on the CPU: the same noise on every device.
         tolerance: how far a removed pixel may be from the solution (root mean square), in units of the images.
 
@@ -56,7 +57,7 @@ def impute(
         x = images.to(torch.promote_types(images.dtype, torch.float32))
         solution = _solve(x, removed[:, None], tolerance)
         if noise:
-            solution += noise * torch.randn(images.shape, generator=generator).to(solution)
+            solution += noise * torch.randn(images.shape[1:], generator=generator).to(solution)
         return torch.where(removed[:, None], solution.to(images.dtype), images)
 
 

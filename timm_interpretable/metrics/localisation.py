@@ -40,17 +40,19 @@ def energy_in_box(maps: Tensor, masks: Tensor) -> Tensor:
     return share.to(torch.promote_types(maps.dtype, torch.float32))
 
 
-def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
+def pointing_game(maps: Tensor, masks: Tensor, seed: int = 0) -> Tensor:
     """Whether the highest point of the map is inside the box, bool `(B,)` (Zhang et al., 2016).
 
-    Where several points are equally high the first in reading order counts. A map without a positive value points
-    nowhere: a miss.
+    Of several equally high points the first counts, in a random order drawn from `seed` and the same for all maps. A
+    map without a positive value points nowhere: a miss.
 
     Args, Raises: as `energy_in_box`.
     """
     _check(maps, masks)
-    peak, index = maps.detach().flatten(1).max(1)
-    return masks.flatten(1).gather(1, index[:, None])[:, 0] & (peak > 0)
+    values = maps.detach().flatten(1)
+    order = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(seed)).to(values.device)
+    peak, index = values[:, order].max(1)
+    return masks.flatten(1).gather(1, order[index][:, None])[:, 0] & (peak > 0)
 
 
 def box_iou(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> Tensor:
