@@ -15,7 +15,7 @@ from timm_interpretable.hub.sections import closing_sections, use_section
 from timm_interpretable.models.weights import CARD_FOLDERS, RELEASED_FILE, released, sha256
 
 # dataset of a tag: id on the Hub, name, what our numbers were measured on, caveat
-_DATASETS = {
+DATASETS = {
     "imagenette": dict(
         id="frgfm/imagenette",
         name="Imagenette",
@@ -124,7 +124,7 @@ def evaluated_model(name: str, trained: Trained, baseline: Trained | None, image
 
 
 def _card_data(name: str, evaluation: dict[str, Any]) -> ModelCardData:
-    dataset = _DATASETS[name.split(".")[1]]
+    dataset = DATASETS[name.split(".")[1]]
     return ModelCardData(
         model_name=name,
         library_name="timm",
@@ -154,9 +154,9 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
         coda_net=name.startswith("coda_net"),
         use=use_section(name, picture=False),
         closing=closing_sections(name),
-        dataset=_DATASETS[tag]["name"],
-        caveat=_DATASETS[tag]["caveat"],
-        split=_DATASETS[tag]["split"],
+        dataset=DATASETS[tag]["name"],
+        caveat=DATASETS[tag]["caveat"],
+        split=DATASETS[tag]["split"],
         split_name=trained.evaluation["split"],
         model=_row(trained),
         baseline=_row(baseline) if baseline else None,

@@ -52,6 +52,8 @@ def comparison_methods(model: Any, n_steps: int = 20, stride: int = 4) -> dict[s
 
 
 def _contributions(model: Any, images: Tensor, classes: Tensor) -> Tensor:
+    if classes.shape[1] == 1:  # a tenth of the work for one of ten classes
+        return InputContribution(model).attribute(images, classes[:, 0]).sum(1, keepdim=True)
     every = InputContribution(model).contributions(images)
     assert isinstance(every, Tensor)
     maps = every.sum(2)  # (B, K, H, W)

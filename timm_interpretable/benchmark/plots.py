@@ -1,0 +1,176 @@
+"""The results of a benchmark as pictures; figures without pyplot, as in `viz`"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from timm_interpretable.benchmark.scores import NUMBERS
+from timm_interpretable.viz import overlay
+
+__all__ = ["contact_sheet", "localisation_figure", "method_colors", "removal_figure", "scatter_figure"]
+
+_OWN = ("class map", "contributions")
+_GREY = "#9aa0a6"
+
+
+def method_colors(methods: Sequence[str]) -> dict[str, Any]:
+    """The model's own maps in warm colours, the others in cool ones, random in grey: the same in every figure."""
+    own = [method for method in methods if method.startswith(_OWN)]
+    others = [method for method in methods if method not in own and method != "random"]
+    warm = colormaps["autumn"](np.linspace(0.0, 0.7, max(len(own), 1)))
+    cool = colormaps["viridis"](np.linspace(0.0, 0.9, max(len(others), 1)))
+    colors = dict(zip(own, warm, strict=False)) | dict(zip(others, cool, strict=False))
+    return colors | {"random": _GREY}
+
+
+def localisation_figure(results: Mapping[str, Any], number: str, chance: float | None, footer: str) -> Figure:
+    """How a number of all images is spread: one panel per model, one box per method, its mean as a point.
+
+    Args:
+        number: one of `NUMBERS`.
+        chance: what a map that does not look at the image would reach.
+    """
+    found = [row for row in results["values"] if row["number"] == number]
+    models = list(dict.fromkeys(row["model"] for row in found))
+    tallest = max(sum(row["model"] == model for row in found) for model in models)
+    fig = _figure(4.6 * len(models) + 1.2, 0.42 * tallest + 1.5)
+    colors = method_colors([row["method"] for row in found])
+    for ax, model in zip(np.atleast_1d(fig.subplots(1, len(models), sharex=True)), models, strict=True):
+        rows = [row for row in found if row["model"] == model][::-1]
+        boxes = ax.boxplot(
+            [row["values"] for row in rows], orientation="horizontal", widths=0.6, showfliers=False, showmeans=True,
+            patch_artist=True, tick_labels=[f"{row['method']}  ({len(row['values'])})" for row in rows],
+            medianprops=dict(color="black", linewidth=1),
+            meanprops=dict(marker="D", markerfacecolor="white", markeredgecolor="black", markersize=5),
+            whiskerprops=dict(color=_GREY), capprops=dict(color=_GREY), boxprops=dict(linewidth=0),
+        )  # fmt: skip
+        for box, row in zip(boxes["boxes"], rows, strict=True):
+            box.set(facecolor=colors[row["method"]], alpha=0.75)
+        if chance is not None:
+            ax.axvline(chance, color="black", linestyle=":", linewidth=1)
+            ax.text(chance, len(rows) + 0.55, "chance", ha="center", va="bottom", fontsize=8)
+        ax.set_title(model, fontsize=11, pad=16)
+        ax.set_xlabel(
+            f"{NUMBERS[number].label}, more is better" if NUMBERS[number].more_is_better else NUMBERS[number].label
+        )
+        _plain(ax)
+    return _with_footer(
+        fig, f"Diamond: mean; line: median; box: the middle half of the images (their number). {footer}"
+    )
+
+
+def removal_figure(results: Mapping[str, Any], model: str, footer: str) -> Figure | None:
+    """What becomes of the probability while pixels disappear, with the 95 % band of the mean; None without curves."""
+    names = ("removal_least", "removal_most")
+    found = [row for row in results["curves"] if row["model"] == model and row["curve"] in names]
+    if not found:
+        return None
+    fig = _figure(11, 4.6)
+    colors = method_colors([row["method"] for row in found])
+    titles = ("least important pixels removed first: should stay", "most important pixels removed first: should fall")
+    axes = fig.subplots(1, 2, sharey=True)
+    for ax, name, title in zip(axes, names, titles, strict=True):
+        for row in (row for row in found if row["curve"] == name):
+            x = [100 * fraction for fraction in row["fractions"]]
+            style = dict(color=colors[row["method"]], linestyle="--" if row["method"] == "random" else "-")
+            ax.plot(x, row["mean"], linewidth=1.8, label=f"{row['method']} ({row['images']})", **style)
+            ax.fill_between(x, row["low"], row["high"], color=colors[row["method"]], alpha=0.12, linewidth=0)
+        ax.set(title=title, xlabel="pixels removed, %", ylim=(0, 1))
+        ax.margins(x=0)
+        _plain(ax)
+    axes[0].set_ylabel("probability of the true class")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    fig.suptitle(model, fontsize=12)
+    return _with_footer(fig, footer)
+
+
+def scatter_figure(results: Mapping[str, Any], number: str, footer: str) -> Figure | None:
+    """Every method of every model: what a map costs against a number; the accuracy of the model in the legend."""
+    cost = {(row["model"], row["method"]): row["forward_passes"] for row in results["cost"]}
+    rows = [
+        row
+        for row in results["rows"]
+        if row["number"] == number and "mean" in row and (row["model"], row["method"]) in cost
+        and row["method"] != "random"  # costs nothing, which has no place on a logarithmic axis
+    ]  # fmt: skip
+    if not rows:
+        return None
+    fig = _figure(8.5, 5.2)
+    ax = fig.subplots()
+    for i, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
+        mine = [row for row in rows if row["model"] == model]
+        accuracy = results["models"][model]["accuracy"]
+        shown = f"{model}, accuracy {accuracy:.1%}" if accuracy is not None else model
+        color = colormaps["tab10"](i)
+        x, y = [cost[model, row["method"]] for row in mine], [row["mean"] for row in mine]
+        errors = np.array([[row["mean"] - row["low"], row["high"] - row["mean"]] for row in mine]).T
+        ax.errorbar(x, y, errors, fmt="os^Dv"[i % 5], color=color, elinewidth=0.8, label=shown, alpha=0.85)
+        for name, at in _labels({row["method"]: point for row, *point in zip(mine, x, y, strict=True)}).items():
+            ax.annotate(name, at, xytext=(5, 3), textcoords="offset points", fontsize=7, color=color)
+    ax.set(xscale="log", xlabel="cost of a map, forward passes", ylabel=NUMBERS[number].label)
+    ax.margins(x=0.15)
+    ax.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    _plain(ax)
+    return _with_footer(fig, footer)
+
+
+def contact_sheet(
+    model: str, pictures: Sequence[np.ndarray[Any, Any]], maps: Mapping[str, Sequence[np.ndarray[Any, Any]]],
+    titles: Sequence[str], footer: str,
+) -> Figure:  # fmt: skip
+    """Pictures down, methods across.
+
+    Args:
+        pictures: 8-bit RGB `(H, W, 3)`.
+        maps: by method one signed map per picture.
+        titles: one per picture.
+    """
+    rows, columns = len(pictures), len(maps) + 1
+    fig = _figure(1.5 * columns, 1.55 * rows + 0.8)
+    axes = fig.subplots(rows, columns, squeeze=False)
+    for i, picture in enumerate(pictures):
+        shown = [picture, *(overlay(picture, found[i]) for found in maps.values())]
+        for ax, panel in zip(axes[i], shown, strict=True):
+            ax.imshow(panel)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        axes[i, 0].set_ylabel(titles[i], fontsize=8)
+    for ax, name in zip(axes[0], ["", *maps], strict=True):
+        ax.set_title(name.replace(" (", "\n(").replace("integrated ", "integrated\n"), fontsize=8)
+    fig.suptitle(model, fontsize=11)
+    return _with_footer(fig, footer)
+
+
+def _labels(points: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
+    """Points by name, those in nearly the same place under one name."""
+    groups: list[tuple[list[str], tuple[float, float]]] = []
+    for name, (x, y) in points.items():
+        for names, (x0, y0) in groups:
+            if abs(np.log(x / x0)) < 0.25 and abs(y - y0) < 0.01:
+                names.append(name)
+                break
+        else:
+            groups.append(([name], (x, y)))
+    return {" = ".join(names) if len(names) < 3 else "\n= ".join(names): at for names, at in groups}
+
+
+def _figure(width: float, height: float) -> Figure:
+    fig = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(fig)
+    return fig
+
+
+def _plain(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="x", color="#e5e7eb", linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def _with_footer(fig: Figure, text: str) -> Figure:
+    fig.supxlabel(text, fontsize=6.5, color="#6e7781", wrap=True)
+    return fig
