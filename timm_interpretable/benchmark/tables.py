@@ -32,7 +32,8 @@ def model_tables(results: Mapping[str, Any], model: str, reference: str) -> str:
 def model_table(results: Mapping[str, Any], model: str, names: Sequence[str], reference: str | None = None) -> str:
     """Methods down, numbers across: `mean [low, high]`, with + or - where it is better or worse than the reference.
 
-    Better or worse: the 95 % interval of the paired difference excludes zero, of 10 images or more. Empty for numbers that nobody measured.
+    Better or worse: the 95 % interval of the paired difference excludes zero, of 10 images or more. Empty for numbers
+    that nobody measured.
     """
     rows = {(row["method"], row["number"]): row for row in results["rows"] if row["model"] == model}
     names = [name for name in names if any(number == name for _, number in rows)]
