@@ -11,7 +11,7 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from timm.models._hub import save_config_for_hf
 
-from timm_interpretable.hub.sections import closing_sections, use_section
+from timm_interpretable.hub.sections import closing_sections, kind_of, use_section
 from timm_interpretable.models.weights import CARD_FOLDERS, RELEASED_FILE, released, sha256
 
 # dataset of a tag: id on the Hub, name, what our numbers were measured on, caveat
@@ -151,7 +151,8 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
     notes = resources.files(__package__) / "notes" / f"{name}.md"
     return dict(
         name=name,
-        coda_net=name.startswith("coda_net"),
+        tag=tag,
+        **kind_of(name),
         use=use_section(name, picture=False),
         closing=closing_sections(name),
         dataset=DATASETS[tag]["name"],
@@ -161,7 +162,7 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
         model=_row(trained),
         baseline=_row(baseline) if baseline else None,
         commands=_commands(trained) + (_commands(baseline) if baseline else []),
-        difference=_difference(trained, baseline),
+        difference=_difference(name, trained, baseline),
         training=_training(trained),
         baseline_training=_training(baseline) if baseline else None,
         hardware=trained.result["hardware"],
@@ -186,9 +187,9 @@ def _row(trained: Trained) -> dict[str, Any]:
     )
 
 
-def _difference(trained: Trained, baseline: Trained | None) -> str:
+def _difference(name: str, trained: Trained, baseline: Trained | None) -> str:
     if baseline is None:
-        return "No baseline was trained for this card."
+        return "It is a baseline itself." if kind_of(name)["baseline_net"] else "No baseline was trained for this card."
     points = 100 * (trained.evaluation["accuracy"] - baseline.evaluation["accuracy"])
     return f"Difference: {points:+.2f} points, one seed each."
 

@@ -27,6 +27,20 @@ _CODA_NET = """@inproceedings{boehle2021convolutional,
   archivePrefix = {arXiv}
 }"""
 
+_BASELINE = """@inproceedings{he2016deep,
+  title = {Deep Residual Learning for Image Recognition},
+  author = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year = {2016}
+}
+
+@misc{wightman2019timm,
+  title = {PyTorch Image Models},
+  author = {Wightman, Ross},
+  year = {2019},
+  url = {https://github.com/huggingface/pytorch-image-models}
+}"""
+
 # by tag: where the training images come from and under what terms, and what to cite for them
 _DATA = {
     "imagenette": (
@@ -61,6 +75,11 @@ _DATA = {
 }
 
 
+def kind_of(name: str) -> dict[str, bool]:
+    """What the templates ask of a model's family; neither for FA-CNN."""
+    return dict(coda_net=name.startswith("coda_net"), baseline_net=name.startswith("baseline_"))
+
+
 def use_section(name: str, picture: bool) -> str:
     """How to use the released model `arch.tag`, with the picture of its maps where the folder has one."""
     cfg = timm.get_pretrained_cfg(name)
@@ -69,7 +88,7 @@ def use_section(name: str, picture: bool) -> str:
     return _rendered(
         "card_use.md",
         name=name,
-        coda_net=name.startswith("coda_net"),
+        **kind_of(name),
         size="{} x {}".format(*cfg.input_size[1:]),
         classes=", ".join(labels),
         published=HUB_PUBLISHED,
@@ -88,9 +107,10 @@ def closing_sections(name: str) -> str:
     if tag not in _DATA:
         raise ValueError(f"The origin and terms of the data set {tag!r} are not known; add them to {__name__}.")
     provenance, citation = _DATA[tag]
-    coda_net = name.startswith("coda_net")
-    citations = "\n\n".join([_CODA_NET if coda_net else _FACNN, citation])
-    return _rendered("card_closing.md", coda_net=coda_net, provenance=provenance, citations=citations)
+    kind = kind_of(name)
+    method = _BASELINE if kind["baseline_net"] else _CODA_NET if kind["coda_net"] else _FACNN
+    citations = f"{method}\n\n{citation}"
+    return _rendered("card_closing.md", **kind, provenance=provenance, citations=citations)
 
 
 def refresh_card(folder: Path) -> None:

@@ -24,6 +24,7 @@ def _cfg(name: str, classes: tuple[str, ...], size: int) -> dict[str, Any]:
         std=(0.229, 0.224, 0.225),
         interpolation="bicubic",
         crop_pct=1.0,
+        crop_mode="squash",
         first_conv="conv1",
         classifier="fc",
         license="apache-2.0",
