@@ -7,13 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-import timm_interpretable  # noqa: F401  registers the models
 from timm_interpretable.benchmark import METHODS, Method
 from timm_interpretable.cli import app
 
@@ -38,18 +35,9 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> str:
-    """A tiny FA-CNN as the command line names it; beside its weights what a training run writes."""
-    args = dict(trunk_width=48, stem_stride=4, layers=[1, 1], branch_widths=[8, 8], pools=[1])
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        net = timm.create_model("facnn_resnet18", num_classes=2, **args)
-    file = tmp_path / "run" / "model.safetensors"
-    file.parent.mkdir()
-    save_file(net.state_dict(), file)
-    recipe = dict(eval_size=32, mean=[0.5] * 3, std=[0.25] * 3, num_classes=2, model_args=args, epochs=3)
-    file.with_name("result.json").write_text(json.dumps(dict(recipe=recipe, eval_accuracy=0.625)))
-    return f"facnn_resnet18={file}"
+def model(weights: Path) -> str:
+    """As the command line names it."""
+    return f"facnn_resnet18={weights}"
 
 
 def run(*args: object) -> Result:

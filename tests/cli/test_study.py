@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 import timm_interpretable  # noqa: F401  registers the models
@@ -28,21 +27,6 @@ def data_dir(tmp_path: Path, rng: torch.Generator) -> Path:
             rows.append(f"{name}/{i}.png,0,0,112,224")
     (tmp_path / "boxed_boxes.csv").write_text("\n".join(rows))
     return tmp_path
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """Of a tiny FA-CNN, beside them what a training run writes."""
-    args = dict(trunk_width=48, stem_stride=4, layers=[1, 1], branch_widths=[8, 8], pools=[1])
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        model = timm.create_model("facnn_resnet18", num_classes=2, **args)
-    file = tmp_path / "run" / "model.safetensors"
-    file.parent.mkdir()
-    save_file(model.state_dict(), file)
-    recipe = dict(eval_size=32, mean=[0.5] * 3, std=[0.25] * 3, num_classes=2, model_args=args, epochs=3)
-    file.with_name("result.json").write_text(json.dumps(dict(recipe=recipe, eval_accuracy=0.625)))
-    return file
 
 
 def run(*args: object) -> Result:
