@@ -40,7 +40,7 @@ class ConfidenceChange(NamedTuple):
 
 
 def confidence_change(
-    predict: Callable[[Tensor], Tensor], images: Tensor, maps: MapSource, target: Tensor, batch_size: int = 64
+    predict: Callable[[Tensor], Tensor], images: Tensor, maps: MapSource, target: Tensor, batch_size: int | None = None
 ) -> ConfidenceChange:
     """The probability of a class before and after the image is multiplied with its map.
 
@@ -48,16 +48,16 @@ def confidence_change(
         predict, images, target: as in `removal_curves`. The product is taken in the units of the images, as
             pytorch-grad-cam does: 0 is black for images in [0, 1], the mean colour for standardised ones.
         maps: as in `removal_curves`; only their positive part counts, stretched to [0, 1] (`unit_range`).
-        batch_size: images per call of `predict`.
+        batch_size: images per call of `predict`; None as in `removal_curves`.
 
     Raises:
         ValueError: shapes that do not match, or a batch size below 1.
     """
-    check_removal(images, maps, target, (0,), batch_size)
+    size = check_removal(images, maps, target, (0,), batch_size)
     parts = []
     with torch.no_grad():
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
             x, classes = images[part], target[part]
             weights = unit_range(maps_of(maps[part] if isinstance(maps, Tensor) else maps, x, classes))
             seen = (x * weights[:, None]).to(x.dtype)
