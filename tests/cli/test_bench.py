@@ -48,6 +48,17 @@ def test_fame() -> None:
         assert message in failed.output
 
 
+def test_metrics(tmp_path) -> None:
+    options = ["--size", "32", "--images", "2", "--repeats", "1", "--device", "cpu", "--model", "resnet18"]
+    result = CliRunner().invoke(app, ["bench", "metrics", *options, "--cpu-time"])
+    assert result.exit_code == 0, result.output
+    for row in ("pixel removal, 20 points", "imputation, Grad-CAM", "imputation, random map, pytorch-grad-cam"):
+        assert any(line.startswith(f"{row} ") for line in result.output.splitlines())
+    failed = CliRunner().invoke(app, ["bench", "metrics", *options, "--data-dir", str(tmp_path)])
+    assert failed.exit_code == 2
+    assert "has no boxed.tar" in failed.output
+
+
 def test_without_grad_cam(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
     result = CliRunner().invoke(bench_app, TINY)

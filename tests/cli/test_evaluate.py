@@ -206,6 +206,23 @@ def test_pixel_removal_of_every_method(data_dir, facnn):
     assert len(report["class map"]["curve"]) == 21
 
 
+def test_smooth_maps(data_dir, facnn):
+    curves = {}
+    for smooth in (1, 3):
+        out = data_dir / "report.json"
+        options = ("--removal", 4, "--costly", 1, "--smooth", smooth, "--json", out)
+        result = run("--data-dir", data_dir, "--weights", facnn, *options)
+        assert result.exit_code == 0, result.output
+        report = json.loads(out.read_text())
+        assert report["smooth"] == smooth
+        curves[smooth] = report["removal"]["input x gradient"]["curve"]
+    assert curves[1][0] == curves[3][0]
+    assert curves[1] != curves[3]
+    result = run("--data-dir", data_dir, "--weights", facnn, "--removal", 4, "--smooth", 2)
+    assert result.exit_code == 2
+    assert "--smooth 2: expected an odd number" in result.output
+
+
 def test_grids_need_nine_classes(data_dir, facnn):
     result = run("--data-dir", data_dir, "--weights", facnn, "--grids", 1)
     assert result.exit_code == 2

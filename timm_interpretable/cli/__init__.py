@@ -9,6 +9,7 @@ from timm_interpretable.cli import (
     bench,
     bench_coda,
     bench_fame,
+    bench_metrics,
     benchmark,
     card,
     evaluate,
@@ -53,5 +54,6 @@ app.command("benchmark")(benchmark.benchmark)
 app.command("evaluate-faces")(evaluate_faces.evaluate_faces)
 bench.bench_app.command("coda")(bench_coda.coda)
 bench.bench_app.command("fame")(bench_fame.fame)
+bench.bench_app.command("metrics")(bench_metrics.metrics)
 app.add_typer(bench.bench_app, name="bench")
 app.add_typer(study.study_app, name="study")

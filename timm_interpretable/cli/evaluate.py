@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import DataLoader
 
+    from timm_interpretable.metrics import MapsOfClasses
+
 
 def evaluate(
     data_dir: Annotated[Path, typer.Option(help="Folder with SPLIT.tar, SPLIT-*.tar or SPLIT/, one folder per class.")],
@@ -26,6 +28,7 @@ def evaluate(
     boxes: Annotated[bool, typer.Option(help="Also localisation on boxed.tar with boxed_boxes.csv.")] = False,
     grids: Annotated[int, typer.Option(min=0, help="Also grid localisation, 3 x 3, on so many grids.")] = 0,
     removal: Annotated[int, typer.Option(min=0, help="Also pixel removal, on so many images, evenly spaced.")] = 0,
+    smooth: Annotated[int, typer.Option(min=1, help="Average maps over so many pixels squared for these two.")] = 1,
     costly: Annotated[int, typer.Option(min=1, help="Grids or images for methods of many passes.")] = 20,
     input_size: Annotated[int | None, typer.Option(help="Side of the input, instead of the model's own.")] = None,
     mean_std: Annotated[MeanStd | None, typer.Option(help="Normalisation, instead of the model's own.")] = None,
@@ -36,11 +39,14 @@ def evaluate(
 ) -> None:
     """Top-1 accuracy of a model on a folder of images; with --boxes, whether its maps look at the object.
 
-    --grids and --removal are the tests of the CoDA-Net paper, for the model's own maps and for other methods.
+    --grids and --removal are the tests of the CoDA-Net paper, for the model's own maps and for other methods. A map
+    whose sign changes from pixel to pixel shows where it points once it is averaged over --smooth pixels squared.
 
     Every model sees the whole image, squashed to its input size. What the command line does not say comes from
     config.json or a training run's result.json next to the weights, then from timm.
     """
+    if smooth % 2 == 0:
+        fail(f"--smooth {smooth}: expected an odd number of pixels, 1 for maps as they are")
     if json_file is not None and not json_file.parent.is_dir():
         fail(f"--json {json_file}: there is no folder {json_file.parent}")
     try:
@@ -59,7 +65,7 @@ def evaluate(
             _print_localisation(report["boxes"])
         if grids or removal:
             report |= _faithfulness(
-                net, image_loader(images, batch_size, workers), logits, grids, removal, costly, target
+                net, image_loader(images, batch_size, workers), logits, grids, removal, costly, smooth, target
             )
             _print_faithfulness(report)
     except (OSError, ValueError) as error:
@@ -85,15 +91,17 @@ def _logits(net: Any, loader: "DataLoader[Any]", device: "torch.device") -> tupl
 
 
 def _faithfulness(
-    net: Any, loader: "DataLoader[Any]", logits: "Tensor", grids: int, removal: int, costly: int, device: "torch.device"
-) -> dict[str, Any]:
+    net: Any, loader: "DataLoader[Any]", logits: "Tensor", grids: int, removal: int, costly: int, smooth: int,
+    device: "torch.device",
+) -> dict[str, Any]:  # fmt: skip
     import torch
 
     from timm_interpretable.metrics import COSTLY, comparison_methods, grid_report, removal_report
 
     parts = list(loader)
     images, labels = (torch.cat([part[i] for part in parts]).to(device) for i in (0, 1))
-    methods, report = comparison_methods(net), {}
+    methods = {name: _smooth(maps, smooth) for name, maps in comparison_methods(net).items()}
+    report: dict[str, Any] = dict(smooth=smooth)
     # a CoDA-Net is trained with one binary cross-entropy per class
     probs_of = torch.sigmoid if hasattr(net, "dynamic_weights") else partial(torch.softmax, dim=1)
     if grids:
@@ -107,6 +115,12 @@ def _faithfulness(
             found = removal_report(one, lambda x: probs_of(net(x)), images[some], labels[some])
             report.setdefault("removal", {}).update(found)
     return report
+
+
+def _smooth(maps: "MapsOfClasses", size: int) -> "MapsOfClasses":
+    from timm_interpretable.metrics import smoothed
+
+    return lambda images, classes: smoothed(maps(images, classes), size) if size > 1 else maps(images, classes)
 
 
 def _shown(methods: dict[str, Any], what: str) -> dict[str, Any]:

@@ -13,6 +13,10 @@ from timm_interpretable.metrics.comparison import (
     occlusion as occlusion,
     removal_report as removal_report,
 )
+from timm_interpretable.metrics.confidence import (
+    ConfidenceChange as ConfidenceChange,
+    confidence_change as confidence_change,
+)
 from timm_interpretable.metrics.face_maps import (
     FaceMaps as FaceMaps,
     FaceMethod as FaceMethod,

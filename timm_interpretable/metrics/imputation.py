@@ -8,19 +8,18 @@ many of these are removed too, which makes it a linear system: a discrete Laplac
 pixels that stay. Without the noise the smoothness of what replaces them would give the removed pixels away.
 """
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from timm_interpretable.metrics.multigrid import Grid, fitting
 
 __all__ = ["impute"]
 
 _MAX_STEPS = 500
-_DAMPING = 0.8
-_COARSEST = 4
+_SAFETY = 4  # how much of the error a cycle may overlook
+_CACHED = 2**19  # elements
 
 
 def impute(
@@ -32,7 +31,7 @@ def impute(
 ) -> Tensor:
     """Images with the removed pixels imputed, `(B, C, H, W)`, in the dtype of `images`.
 
-    Conjugate gradients over the whole batch, preconditioned by a multigrid cycle; images that are done leave the batch.
+    Conjugate gradients on the device of the images, preconditioned by a multigrid cycle.
     Of an image of which nothing stays all pixels become 0 (and noise).
 
     Args:
@@ -55,10 +54,16 @@ def impute(
         raise ValueError(f"noise={noise} and tolerance={tolerance}, expected at least 0 and more than 0.")
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         x = images.to(torch.promote_types(images.dtype, torch.float32))
-        solution = _solve(x, removed[:, None], tolerance)
+        solution = torch.cat([_solve(*part, tolerance) for part in _parts(x, removed[:, None])])
         if noise:
             solution += noise * torch.randn(images.shape[1:], generator=generator).to(solution)
         return torch.where(removed[:, None], solution.to(images.dtype), images)
+
+
+def _parts(x: Tensor, removed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """All at once on an accelerator; on a CPU as many images as its caches hold."""
+    size = len(x) if x.device.type != "cpu" else _CACHED // max(1, x[:1].numel())
+    return zip(x.split(max(1, size)), removed.split(max(1, size)), strict=True)
 
 
 def _solve(x: Tensor, removed: Tensor, tolerance: float) -> Tensor:
@@ -67,120 +72,37 @@ def _solve(x: Tensor, removed: Tensor, tolerance: float) -> Tensor:
     `s_i` is the sum of the weights inside the image. It is symmetric and, where an image keeps a pixel, positive
     definite.
     """
-    size, solvable = x.shape[2:], ~removed.flatten(1).all(1)
-    solution, samples = torch.zeros_like(x), solvable.nonzero()[:, 0]
-    known = _padded(x.masked_fill(removed, 0))[samples]
-    inside = _padded(torch.ones_like(x[:1, :1]))
-    levels = _levels(_padded(removed.to(x.dtype))[samples], inside)
-    u, residual = torch.zeros_like(known), levels[0].mask * _neighbours(known)
-    direction = torch.zeros_like(known)
-    before = residual.new_ones(*known.shape[:2], 1, 1)
+    solution = torch.zeros_like(x)
+    waiting = ~removed.flatten(1).all(1)
+    mask = (removed & waiting[:, None, None, None]).to(x.dtype)
+    grid = Grid(fitting(mask), fitting(torch.ones_like(x[:1, :1])), x.shape[1])
+    residual, u, direction, applied = grid.right, grid.field(), grid.field(), grid.field()
+    grid.inner(applied).copy_(fitting(x.masked_fill(removed, 0)))
+    grid.binomial(applied, residual)
+    before = x.new_ones(*x.shape[:2], 1, 1)
+    enough = (tolerance / _SAFETY) ** 2 * mask.sum((2, 3), keepdim=True)
+    inner = (slice(None), slice(None), slice(1, x.shape[2] + 1), slice(1, x.shape[3] + 1))
     for _ in range(_MAX_STEPS):
-        correction = _cycle(levels, residual)  # a part of the error, at worst about a quarter
-        missing = 16 * _dot(correction, correction) > tolerance**2 * levels[0].mask.sum((2, 3), keepdim=True)
-        going = missing.flatten(1).any(1)
-        if not going.all():
-            u = u + correction
-            solution[samples[~going]] = u[~going, :, : size[0], : size[1]]
-            samples, u, residual, direction = (
-                samples[going],
-                u[going] - correction[going],
-                residual[going],
-                direction[going],
-            )
-            correction, before = correction[going], before[going]
-            levels = [level.select(going) for level in levels]
-        if not len(samples):
-            return solution
-        energy = _dot(residual, correction)
-        direction = correction + energy / before * direction
-        applied = _applied(levels[0], direction)
-        step = energy / _positive(_dot(direction, applied))
-        u, residual, before = u + step * direction, residual - step * applied, _positive(energy)
-    solution[samples] = u[:, :, : size[0], : size[1]]
+        if not waiting.any():
+            break
+        correction = grid.cycle()  # a part of the error
+        done = waiting & (_dot(correction, correction, applied) <= enough).flatten(1).all(1)
+        solution[done] = (u[done] + correction[done])[inner]
+        waiting = waiting & ~done
+        energy = _dot(residual, correction, applied)
+        torch.addcmul(correction, direction, energy / before, out=direction)
+        grid.binomial(direction, applied).neg_().addcmul_(grid.diagonal, direction)
+        step = energy / _positive(_dot(direction, applied, grid.residual))
+        u.addcmul_(direction, step)
+        residual.addcmul_(applied, step, value=-1)
+        before = _positive(energy)
+    solution[waiting] = u[waiting][inner]
     return solution
 
 
-class _Level(NamedTuple):
-    """The system on one grid.
-
-    mask: 1 where a pixel is removed, `(B, 1, h, w)`.
-    weights: the diagonal of the system, `(1, 1, h, w)`.
-    """
-
-    mask: Tensor
-    weights: Tensor
-
-    def select(self, samples: Tensor) -> "_Level":
-        return _Level(self.mask[samples], self.weights)
-
-
-def _levels(mask: Tensor, inside: Tensor) -> list[_Level]:
-    """Grids of half the side each; a coarse pixel is removed where all the pixels in it are."""
-    levels = []
-    while True:
-        levels.append(_Level(mask, _neighbours(inside).clamp_min(1)))
-        if min(mask.shape[2:]) <= _COARSEST or mask.shape[2] % 2 or mask.shape[3] % 2:
-            return levels
-        mask, inside = (1 - F.max_pool2d(1 - part, 2) for part in (mask, inside))
-
-
-def _cycle(levels: list[_Level], residual: Tensor) -> Tensor:
-    """An approximate solution for the residual: smoothed, corrected on the coarser grids, smoothed. Symmetric."""
-    level = levels[0]
-    smoother = level.mask * _DAMPING / level.weights
-    u = smoother * residual
-    if len(levels) == 1:
-        for _ in range(2 * _COARSEST):
-            u += smoother * (residual - _applied(level, u))
-        return u
-    coarse = _restricted(residual - _applied(level, u)) * levels[1].mask
-    u += level.mask * _prolonged(_cycle(levels[1:], coarse))
-    u += smoother * (residual - _applied(level, u))
-    return u
-
-
-def _applied(level: _Level, u: Tensor) -> Tensor:
-    return (level.weights * u).sub_(_neighbours(u)).mul_(level.mask)
-
-
-def _neighbours(x: Tensor) -> Tensor:
-    """Twelve times the weighted sum of the eight neighbours; outside the image there are none."""
-    across = 2 * x
-    across[..., 1:] += x[..., :-1]
-    across[..., :-1] += x[..., 1:]
-    both = 2 * across
-    both[..., 1:, :] += across[..., :-1, :]
-    both[..., :-1, :] += across[..., 1:, :]
-    return both.sub_(x, alpha=4)
-
-
-def _restricted(x: Tensor) -> Tensor:
-    """To half the side; times four, since the system does not know the size of its pixels."""
-    return _filtered(F.conv2d, x) * 4
-
-
-def _prolonged(x: Tensor) -> Tensor:
-    """The transpose of `_restricted`, up to a factor: bilinear interpolation."""
-    return _filtered(F.conv_transpose2d, x) * 4
-
-
-def _filtered(convolution: Callable[..., Tensor], x: Tensor) -> Tensor:
-    taps = x.new_tensor([1, 3, 3, 1]) / 8
-    out = convolution(x.flatten(0, 1)[:, None], torch.outer(taps, taps)[None, None], stride=2, padding=1)
-    return out.view(*x.shape[:2], *out.shape[2:])
-
-
-def _padded(x: Tensor) -> Tensor:
-    """To sides that can be halved until little is left, with zeros."""
-    height, width = x.shape[2:]
-    unit = 2 ** max(0, math.ceil(math.log2(min(height, width) / _COARSEST)))
-    return F.pad(x, (0, -width % unit, 0, -height % unit))
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def _dot(a: Tensor, b: Tensor, room: Tensor) -> Tensor:
     """Per image and channel, `(B, C, 1, 1)`."""
-    return (a * b).sum((2, 3), keepdim=True)
+    return torch.mul(a, b, out=room).sum((2, 3), keepdim=True)
 
 
 def _positive(x: Tensor) -> Tensor:

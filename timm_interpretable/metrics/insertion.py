@@ -49,7 +49,7 @@ def insertion_deletion(
     fill: Fill = 0.0,
     start: Fill | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> InsertionDeletion:
     """The probability of a class while the most important pixels come into a blurred image, and leave the whole one.
 

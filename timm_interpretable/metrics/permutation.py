@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from timm_interpretable.metrics.removal import images_per_pass
+
 __all__ = ["patch_permutation_importance"]
 
 
@@ -21,7 +23,7 @@ def patch_permutation_importance(
     n_permutations: int = 5,
     seed: int = 0,
     reference: Tensor | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Tensor:
     """The mean loss of the logits when a patch is replaced by that of other images at the same place, `(B, n, H, W)`.
 
@@ -41,22 +43,23 @@ def patch_permutation_importance(
         reference: images `(R, C, H, W)` that patches are taken from, drawn anew for each patch and the same ones for
             every image, so that a map does not depend on the other images of the batch. None to permute the images
             themselves, as the sources do: no image keeps its own patch.
-        batch_size: altered images per pass.
+        batch_size: altered images per pass; None as in `removal_curves`.
 
     Raises:
         ValueError: shapes that do not match; a patch larger than the image; fewer images to take patches from than
             permutations.
     """
-    _check(images, classes, patch, n_permutations, reference, batch_size)
+    _check(images, classes, patch, n_permutations, reference)
+    size = images_per_pass(images, batch_size)
     height, width = images.shape[2:]
     jobs = list(_jobs(height, width, patch, len(images), n_permutations, seed, reference))
     donors = images if reference is None else reference.to(images)
     maps = torch.zeros(*classes.shape, height, width, device=images.device)
     with torch.no_grad():
-        for part in torch.arange(len(images), device=images.device).split(batch_size):
+        for part in torch.arange(len(images), device=images.device).split(size):
             some, wanted = images[part], classes[part]
             whole = model(some).gather(1, wanted).float()
-            step = max(1, batch_size // len(part))
+            step = max(1, size // len(part))
             for first in range(0, len(jobs), step):
                 group = jobs[first : first + step]
                 altered = some.expand(len(group), *some.shape).clone()
@@ -86,9 +89,7 @@ def _jobs(
                     yield rows, columns, donor.expand(count)
 
 
-def _check(
-    images: Tensor, classes: Tensor, patch: int, n_permutations: int, reference: Tensor | None, batch_size: int
-) -> None:
+def _check(images: Tensor, classes: Tensor, patch: int, n_permutations: int, reference: Tensor | None) -> None:
     if images.ndim != 4 or not len(images) or classes.ndim != 2 or len(classes) != len(images):
         raise ValueError(
             f"images {tuple(images.shape)} and classes {tuple(classes.shape)}, expected (B, C, H, W) and (B, n)."
@@ -102,5 +103,3 @@ def _check(
         raise ValueError(
             f"n_permutations={n_permutations}, expected 1 to {most}, the number of images that a patch can come from."
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}, expected at least 1.")

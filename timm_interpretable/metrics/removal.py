@@ -46,7 +46,7 @@ def removal_curves(
     most_important_first: bool = False,
     fill: Fill = 0.0,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> RemovalCurves:
     """The probability of a class, and whether it stays the prediction, while more and more pixels are replaced.
 
@@ -63,23 +63,24 @@ def removal_curves(
         most_important_first: else the least important go first.
         fill: replaces a removed pixel.
         seed: of the order of equal values.
-        batch_size: altered images per call of `predict`.
+        batch_size: altered images per call of `predict`; None for 64, on a CPU for what fits into its caches: 8 at 224
+            pixels, and as many more as images are smaller.
 
     Raises:
         ValueError: shapes that do not match, maps that are not finite, a fraction outside [0, 1], or a batch size
             below 1.
     """
-    check_removal(images, maps, target, fractions, batch_size)
+    size = check_removal(images, maps, target, fractions, batch_size)
     replacement = _replacement(fill, images)
     counts = removal_counts(images, fractions)
 
     def altered(part: slice, rank: Tensor) -> Iterator[Tensor]:
         shown = replacement[part] if len(replacement) > 1 else replacement
-        for some in counts.split(max(1, batch_size // len(rank))):
+        for some in counts.split(max(1, size // len(rank))):
             removed = rank[:, None] < some[:, None, None, None, None]
             yield torch.where(removed, shown, images[part]).flatten(0, 1)
 
-    return curves_of(predict, altered, images, maps, target, most_important_first, seed, batch_size)
+    return curves_of(predict, altered, images, maps, target, most_important_first, seed, size)
 
 
 def pixel_removal(
@@ -91,7 +92,7 @@ def pixel_removal(
     most_important_first: bool = False,
     fill: Fill = 0.0,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Tensor:
     """The probabilities of `removal_curves`, which explains the arguments: `(B, len(fractions))`."""
     return removal_curves(
@@ -107,7 +108,7 @@ def logit_deletion(
     fractions: Sequence[float] = TENTHS,
     fill: Fill = 0.0,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Tensor:
     """What the raw logit of a class has lost when the most important pixels are gone, `(B, len(fractions))`.
 
@@ -203,10 +204,12 @@ def removal_rank(maps: Tensor, most_important_first: bool, seed: int = 0) -> Ten
 
 
 def check_removal(
-    images: Tensor, maps: MapSource, target: Tensor, fractions: Sequence[float], batch_size: int = 1
-) -> None:
-    """Raises:
-    ValueError: shapes that do not match, a fraction outside [0, 1], or a batch size below 1.
+    images: Tensor, maps: MapSource, target: Tensor, fractions: Sequence[float], batch_size: int | None
+) -> int:
+    """How many images to give to the model at once.
+
+    Raises:
+        ValueError: shapes that do not match, a fraction outside [0, 1], or a batch size below 1.
     """
     shape = tuple(maps.shape) if isinstance(maps, Tensor) else None
     fitting = shape is None or (len(shape) in (3, 4) and (shape[0], *shape[-2:]) == (len(images), *images.shape[2:]))
@@ -220,8 +223,20 @@ def check_removal(
     wrong = [fraction for fraction in fractions if not 0 <= fraction <= 1]
     if wrong:
         raise ValueError(f"fractions has {wrong[0]}, expected numbers from 0 to 1.")
+    return images_per_pass(images, batch_size)
+
+
+def images_per_pass(images: Tensor, batch_size: int | None) -> int:
+    """The size that was asked for, or one that suits the device (see `removal_curves`).
+
+    Raises:
+        ValueError: a batch size below 1.
+    """
+    if batch_size is None:
+        return 64 if images.device.type != "cpu" else max(1, 8 * 224**2 // images.shape[2:].numel())
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}, expected at least 1.")
+    return batch_size
 
 
 def _checked(maps: Tensor, images: Tensor) -> Tensor:

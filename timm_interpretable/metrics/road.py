@@ -29,7 +29,7 @@ def road_curves(
     noise: float = 0.01,
     seed: int = 0,
     tolerance: float = 1e-3,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> RemovalCurves:
     """`removal_curves` with pixels replaced by noisy linear imputation.
 
@@ -44,7 +44,7 @@ def road_curves(
     Raises:
         ValueError: as `removal_curves` and `impute`.
     """
-    check_removal(images, maps, target, fractions, batch_size)
+    size = check_removal(images, maps, target, fractions, batch_size)
     counts = removal_counts(images, fractions)
 
     def altered(part: slice, rank: Tensor) -> Iterator[Tensor]:
@@ -52,7 +52,7 @@ def road_curves(
         for count in counts:
             yield impute(images[part], rank < count, noise, generator, tolerance)
 
-    return curves_of(predict, altered, images, maps, target, most_important_first, seed, batch_size)
+    return curves_of(predict, altered, images, maps, target, most_important_first, seed, size)
 
 
 def road(
@@ -65,7 +65,7 @@ def road(
     noise: float = 0.01,
     seed: int = 0,
     tolerance: float = 1e-3,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Tensor:
     """The probabilities of `road_curves`, which explains the arguments: `(B, len(fractions))`."""
     return road_curves(
