@@ -215,7 +215,8 @@ def check_removal(
     fitting = shape is None or (len(shape) in (3, 4) and (shape[0], *shape[-2:]) == (len(images), *images.shape[2:]))
     if images.ndim != 4 or not len(images) or not fitting or target.shape != images.shape[:1]:
         raise ValueError(
-            f"images {tuple(images.shape)}, maps {shape} and target {tuple(target.shape)}, expected "
+            f"images {tuple(images.shape)}, maps {shape or type(maps).__name__} and target "
+            f"{tuple(target.shape)}, expected "
             "(B, C, H, W), (B, H, W) and (B,)."
         )
     if not len(fractions):
