@@ -11,6 +11,7 @@ __all__ = ["cost_table", "csv_text", "failures", "model_table", "model_tables", 
 
 _FAILED = "failed"
 _FEWEST = 10  # images from which on an interval is taken at its word
+_VISIBLE = 0.0005  # what three digits show
 _SHORT = ("energy", "pointing", "grids", "removal_least", "removal_most", "road_least", "road_most")
 
 
@@ -32,8 +33,8 @@ def model_tables(results: Mapping[str, Any], model: str, reference: str) -> str:
 def model_table(results: Mapping[str, Any], model: str, names: Sequence[str], reference: str | None = None) -> str:
     """Methods down, numbers across: `mean [low, high]`, with + or - where it is better or worse than the reference.
 
-    Better or worse: the 95 % interval of the paired difference excludes zero, of 10 images or more. Empty for numbers
-    that nobody measured.
+    Better or worse: the 95 % interval of the paired difference, of 10 images or more, excludes zero, and three digits
+    show it. Empty for numbers that nobody measured.
     """
     rows = {(row["method"], row["number"]): row for row in results["rows"] if row["model"] == model}
     names = [name for name in names if any(number == name for _, number in rows)]
@@ -122,6 +123,8 @@ def _heading(name: str) -> str:
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None or "error" in row:
         return _mean(row)
+    if 0 < abs(row["mean"]) < _VISIBLE:
+        return f"{row['mean']:.0e}"
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
@@ -132,7 +135,9 @@ def _mean(row: Mapping[str, Any] | None) -> str:
 
 
 def _mark(paired: Mapping[str, Any] | None, name: str) -> str:
-    if paired is None or paired["images"] < _FEWEST or paired["low"] <= 0 <= paired["high"]:
+    if paired is None or paired["images"] < _FEWEST or abs(paired["mean"]) < _VISIBLE:
+        return ""
+    if paired["low"] <= 0 <= paired["high"]:
         return ""
     return " +" if (paired["low"] > 0) == NUMBERS[name].more_is_better else " -"
 
