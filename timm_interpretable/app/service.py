@@ -1,0 +1,75 @@
+"""What all tabs and the API share: the engine, the pictures of open pages, and who asked last."""
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import gradio as gr
+
+from timm_interpretable.app.engine import Engine
+from timm_interpretable.app.images import Picture, PictureError
+from timm_interpretable.app.settings import Settings
+from timm_interpretable.app.shelf import Shelf
+
+
+class Turns:
+    """Of several runs for one page and one tab only the latest goes on."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, dict[str, int]] = defaultdict(dict)
+        self._lock = threading.Lock()
+
+    def begin(self, session: str, tab: str) -> int:
+        """The number of a new run; earlier ones have had their turn."""
+        with self._lock:
+            turn = self._latest[session][tab] = self._latest[session].get(tab, 0) + 1
+            return turn
+
+    def over(self, session: str, tab: str, turn: int) -> bool:
+        return self._latest[session].get(tab, 0) != turn
+
+    def forget(self, session: str) -> None:
+        with self._lock:
+            self._latest.pop(session, None)
+
+
+@dataclass
+class Service:
+    """One per process."""
+
+    settings: Settings = field(default_factory=Settings)
+    engine: Engine = field(init=False)
+    shelf: Shelf = field(init=False)
+    turns: Turns = field(default_factory=Turns)
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.settings)
+        self.shelf = Shelf(self.settings.shelf_bytes, self.settings.keep_seconds)
+        self._stop = threading.Event()
+        threading.Thread(target=self._sweep, name="sweeper", daemon=True).start()
+
+    def picture(self, request: gr.Request, place: str = "picture") -> Picture:
+        """Raises: gr.Error: there is none."""
+        try:
+            return self.shelf.get(session_of(request), place)
+        except PictureError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def forget(self, request: gr.Request) -> None:
+        """A page was closed."""
+        session = session_of(request)
+        self.shelf.forget(session)
+        self.turns.forget(session)
+
+    def close(self) -> None:
+        self._stop.set()
+        self.engine.close()
+
+    def _sweep(self) -> None:
+        while not self._stop.wait(min(30.0, self.settings.keep_seconds / 2)):
+            self.engine.sweep()
+            self.shelf.sweep()
+
+
+def session_of(request: gr.Request) -> str:
+    return str(getattr(request, "session_hash", None) or "")

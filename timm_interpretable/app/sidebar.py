@@ -1,0 +1,64 @@
+"""What all tabs share: the picture, the class, and how maps are drawn."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from timm_interpretable.app.components import PictureInput, Sent
+from timm_interpretable.app.render import PALETTES
+from timm_interpretable.app.service import Service, session_of
+
+if TYPE_CHECKING:
+    from timm_interpretable.app.page import Example
+
+PRIVACY = """<p class="ti-privacy">Your picture stays in memory while this page is open; its file is deleted when you close the
+page, at the latest after ten minutes. Nothing else is kept of it.</p>"""
+
+
+class Sidebar:
+    """The left column; tabs say what they want to hear of."""
+
+    def __init__(self, service: Service, examples: Sequence["Example"]) -> None:
+        self.service, self.examples = service, examples
+        self._on_picture: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
+        with gr.Column(elem_id="ti-side", scale=0, min_width=272):
+            self.picture = PictureInput(
+                service.settings, label="Picture", show_label=False, sources=["upload", "webcam", "clipboard"],
+                height=210, elem_id="ti-picture", buttons=[], placeholder="Drop a picture here\n\nor click to choose",
+                alt_text="The chosen picture",
+            )  # fmt: skip
+            with gr.Row(elem_id="ti-examples"):
+                self.buttons = [
+                    gr.Button(f"Example: {e.label}", icon=str(e.path), elem_classes="ti-example", min_width=0)
+                    for e in examples
+                ]
+            self.target = gr.Radio(
+                [("each model’s own first", "")], value="", label="Class to explain", elem_id="ti-classes"
+            )
+            self.view = gr.Radio(
+                [("for and against", "signed"), ("for only", "positive")], value="signed", label="Evidence",
+                elem_id="ti-evidence",
+            )  # fmt: skip
+            self.palette = gr.Dropdown(list(PALETTES), value="red and blue", label="Colours", filterable=False)
+            gr.HTML(PRIVACY, js_on_load=None, apply_default_css=False)
+
+    def when_picture_changes(self, fn: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> None:
+        """Run after a picture was read, was taken away, or an example was chosen."""
+        self._on_picture.append((fn, inputs, outputs, options))
+
+    def connect(self) -> None:
+        """After all tabs are there."""
+        read = self.picture.change(
+            self._read, [self.picture], [self.target], show_progress="hidden", concurrency_limit=4, api_visibility="private"
+        )
+        for fn, inputs, outputs, options in self._on_picture:
+            read.success(fn, inputs, outputs, **options)
+
+    def _read(self, sent: Sent | None, request: gr.Request) -> Any:
+        session = session_of(request)
+        if sent is None:
+            self.service.shelf.take(session, "picture")
+        else:
+            self.service.shelf.put(session, "picture", sent.picture, sent.file)
+        return gr.update(choices=[("each model’s own first", "")], value="")

@@ -1,0 +1,11 @@
+"""One file per tab of the page; each builds its part inside the tab and connects it."""
+
+from collections.abc import Callable
+
+from timm_interpretable.app.service import Service
+from timm_interpretable.app.sidebar import Sidebar
+from timm_interpretable.app.tabs import compare
+
+TABS: dict[str, tuple[str, Callable[[Service, Sidebar], None]]] = {
+    "compare": ("Compare", compare.tab),
+}
