@@ -53,7 +53,7 @@ def read_picture(path: str | Path, settings: Settings) -> Picture:
             notes = _notes(path, image)
     except ImageError as error:
         reason = str(error).removeprefix(f"{path}: ").rstrip(".")
-        expected = f"expected a picture ({', '.join(f for f in FORMATS if f != 'MPO')})"
+        expected = f"expected a picture ({', '.join(FORMATS)})"
         raise PictureError(f"This file cannot be used: {reason}; {expected}.") from None
     longest = max(image.size)
     if longest > settings.side:

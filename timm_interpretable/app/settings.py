@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is tried on a file that a stranger has sent; Pillow knows many more, some of which start other programs."""
 
 

@@ -50,8 +50,9 @@ class Sidebar:
     def connect(self) -> None:
         """After all tabs are there."""
         read = self.picture.change(
-            self._read, [self.picture], [self.target], show_progress="hidden", concurrency_limit=4, api_visibility="private"
-        )
+            self._read, [self.picture], [self.target], show_progress="hidden", concurrency_limit=4,
+            api_visibility="private", api_name="page_read",
+        )  # fmt: skip
         for fn, inputs, outputs, options in self._on_picture:
             read.success(fn, inputs, outputs, **options)
 

@@ -73,6 +73,8 @@ def load_image(
         ImageError: the file is missing, not an image, damaged, without pixels, or larger than the limit of pixels.
     """
     path, limit = Path(path), max_pixels or Image.MAX_IMAGE_PIXELS
+    if formats is not None:
+        Image.init()  # else Pillow knows only the commonest
     try:
         # the limit is tested below: a size over it is an error here, not a warning on the user's terminal
         with warnings.catch_warnings():
