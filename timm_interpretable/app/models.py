@@ -111,3 +111,11 @@ class Models:
                 net = timm.create_model(name, pretrained=True)
                 self._loaded[name] = Model(self.entry(name), net, self.device)
             return self._loaded[name]
+
+    def class_names(self, name: str) -> tuple[str, ...]:
+        """Of a model that need not be loaded."""
+        return tuple(timm.get_pretrained_cfg(name).label_names or ())
+
+    def input_size(self, name: str) -> tuple[int, ...]:
+        """Width and height, of a model that need not be loaded."""
+        return tuple(timm.get_pretrained_cfg(name).input_size[:0:-1])

@@ -39,7 +39,11 @@ def address(picture: Array | Image.Image, kind: str = "webp") -> str:
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     buffer = BytesIO()
     image.save(buffer, kind.upper(), **({"quality": 88, "method": 2} if kind == "webp" else {}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_url(buffer.getvalue(), f"image/{kind}")
+
+
+def data_url(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def enlarged(picture: Array, size: int = SIZE) -> Image.Image:
@@ -48,6 +52,13 @@ def enlarged(picture: Array, size: int = SIZE) -> Image.Image:
     factor = max(1.0, size / min(image.size))
     shape = tuple(round(length * factor) for length in image.size)
     return image.resize(shape, Image.Resampling.BICUBIC)
+
+
+def nearest(picture: Array, size: int = SIZE) -> Image.Image:
+    """As `enlarged`, with the pixels visible."""
+    image = Image.fromarray(picture)
+    factor = max(1, round(size / min(image.size)))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def heat(values: Array, style: Style, size: tuple[int, int] = (SIZE, SIZE)) -> Array:
