@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from drawn_faces import draw_face
 from gradio_client import Client, handle_file
 from PIL import Image
 
 from timm_interpretable.app.engine import Choice
 from timm_interpretable.app.images import read_picture
 from timm_interpretable.data.images import eval_transform
-
-from drawn_faces import draw_face
 
 from .conftest import SAMPLES
 
@@ -62,7 +61,9 @@ def test_a_picture_alone_is_enough_to_compare(client):
     ]  # fmt: skip
     assert len(gallery) == 3
     assert gallery[0]["caption"] == "FA-CNN, Imagenette: class map"
-    told, _ = client.predict(GOLF, ["facnn_resnet18.cifar10", "coda_net_s.cifar10:grad_cam"], "ship", api_name="/compare")
+    told, _ = client.predict(
+        GOLF, ["facnn_resnet18.cifar10", "coda_net_s.cifar10:grad_cam"], "ship", api_name="/compare"
+    )
     assert [one["target"] for one in told] == ["ship"] * 2
 
 
@@ -122,7 +123,16 @@ def call(served, path: str | None = None, url: str | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../../../../etc/passwd", "file:///etc/passwd", "README.md", str(SAMPLES["cat"]), "\0", "~/.bashrc"]
+    "path",
+    [
+        "/etc/passwd",
+        "../../../../etc/passwd",
+        "file:///etc/passwd",
+        "README.md",
+        str(SAMPLES["cat"]),
+        "\0",
+        "~/.bashrc",
+    ],
 )
 def test_files_that_were_not_sent_are_not_read(served, path):
     answer = call(served, path)
@@ -157,9 +167,7 @@ def test_a_name_cannot_leave_the_upload_folder(served):
     assert not Path("/tmp/escaped.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [(b"hello", "not an image"), (b"GIF89a" + b"\0" * 20, "cannot be used")]
-)
+@pytest.mark.parametrize(("content", "said"), [(b"hello", "not an image"), (b"GIF89a" + b"\0" * 20, "cannot be used")])
 def test_bad_uploads_get_a_sentence(client, tmp_path, content, said):
     (tmp_path / "file.png").write_bytes(content)
     with pytest.raises(Exception, match=said):

@@ -64,7 +64,9 @@ def endpoints(service: Service) -> None:
     ) -> Generator[list[Any]]:
         wanted = explanations or [str(choice) for choice in service.engine.defaults()]
         if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted) or len(wanted) > MOST:
-            raise gr.Error(f"explanations is {wanted!r}, expected a list of at most {MOST} names such as 'model:method'.")
+            raise gr.Error(
+                f"explanations is {wanted!r}, expected a list of at most {MOST} names such as 'model:method'."
+            )
         style = _style(palette, positive)
         for found in _run(service, image, wanted, target):
             if found is None:
@@ -109,9 +111,7 @@ def _known(service: Service, model: str, method: str) -> str:
     return f"{model}:{method}" if method else model
 
 
-def _run(
-    service: Service, sent: Sent, choices: list[str], target: str
-) -> Generator[list[Explanation] | None]:
+def _run(service: Service, sent: Sent, choices: list[str], target: str) -> Generator[list[Explanation] | None]:
     """None as long as something is missing."""
     picture = _given(sent)
     try:
@@ -134,7 +134,9 @@ def _given(sent: Sent | None) -> Any:
 
 def _style(palette: str, positive: bool) -> Style:
     if palette not in PALETTES:
-        raise gr.Error(f"There is no palette {palette!r}; expected one of {', '.join(PALETTES)}.", print_exception=False)
+        raise gr.Error(
+            f"There is no palette {palette!r}; expected one of {', '.join(PALETTES)}.", print_exception=False
+        )
     return Style(palette, bool(positive))
 
 

@@ -9,14 +9,11 @@ from gradio_client import utils as client_utils
 from timm_interpretable.app.images import Picture, PictureError, read_data_url, read_picture
 from timm_interpretable.app.settings import Settings
 
-
 class Sent(NamedTuple):
     """A picture and the file in gradio's cache that it came in; None for one inside the request."""
 
     picture: Picture
     file: str | None
-
-from gradio.events import Dependency
 
 class PictureInput(gr.Image):
     """gradio's image component, with this application's reader instead of its own, which has no limits."""

@@ -150,7 +150,9 @@ class Engine:
         if model.intrinsic == "class_map":
             return seen, index, [maps[index] for maps in seen.depth]
         key = (picture.digest, name, "depth", index)
-        with self.desk.asking(key, lambda tick: _Stack(methods.through_depth(model, picture.rgb, index)), "fast") as job:
+        with self.desk.asking(
+            key, lambda tick: _Stack(methods.through_depth(model, picture.rgb, index)), "fast"
+        ) as job:
             return seen, index, list(job.future.result().maps)
 
     def sweep(self) -> None:
@@ -171,7 +173,9 @@ class Engine:
         model = self.models.get(choice.model)
         index, method = _target(model, seen, target), METHODS[choice.method]
         asked = target if target and model.class_index(target) is None else None
-        about = dict(choice=choice, entry=model.entry, class_names=model.class_names, target=index, look=seen, asked=asked)
+        about = dict(
+            choice=choice, entry=model.entry, class_names=model.class_names, target=index, look=seen, asked=asked
+        )
         if method.lane == "look":
             return Explanation(values=_intrinsic(choice.method, seen, index), seconds=seen.seconds, **about)
         if choice not in found:

@@ -108,4 +108,3 @@ def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
             "long sides pressed into a square": max(image.size) > 3 * min(image.size),
         }
     return tuple(note for note, true in told.items() if true)
-

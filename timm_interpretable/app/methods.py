@@ -65,7 +65,13 @@ class Look:
 
     @property
     def nbytes(self) -> int:
-        arrays = [self.seen, self.logits, self.probs, *self.depth, *([self.weights] if self.weights is not None else [])]
+        arrays = [
+            self.seen,
+            self.logits,
+            self.probs,
+            *self.depth,
+            *([self.weights] if self.weights is not None else []),
+        ]
         return sum(array.nbytes for array in arrays)
 
 

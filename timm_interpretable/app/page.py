@@ -63,8 +63,8 @@ def build(service: Service, examples: Sequence[Example] | None = None) -> gr.Blo
             with gr.Column(elem_id="ti-work"), gr.Tabs(elem_id="ti-tabs"):
                 for name, (title, tab) in TABS.items():
                     if name != "faces" or service.engine.models.faces is not None:
-                        with gr.Tab(title, id=name, elem_id=f"ti-tab-{name}"):
-                            tab(service, side)
+                        with gr.Tab(title, id=name, elem_id=f"ti-tab-{name}") as opened:
+                            tab(service, side, opened)
         side.connect()
         endpoints(service)
         page.unload(service.forget)

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from timm_interpretable.app.engine import Engine
-from timm_interpretable.app.images import Picture, PictureError
 from timm_interpretable.app.settings import Settings
 from timm_interpretable.app.shelf import Shelf
 
+FIRST_TAB = "compare"
+
 
 class Turns:
-    """Of several runs for one page and one tab only the latest goes on."""
+    """Which tab each page shows; and of several runs for one page and one tab only the latest goes on."""
 
     def __init__(self) -> None:
         self._latest: dict[str, dict[str, int]] = defaultdict(dict)
+        self._open: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def begin(self, session: str, tab: str) -> int:
@@ -28,9 +30,18 @@ class Turns:
     def over(self, session: str, tab: str, turn: int) -> bool:
         return self._latest[session].get(tab, 0) != turn
 
+    def open(self, session: str, tab: str) -> None:
+        """The page shows this tab now."""
+        with self._lock:
+            self._open[session] = tab
+
+    def opened(self, session: str) -> str:
+        return self._open.get(session, FIRST_TAB)
+
     def forget(self, session: str) -> None:
         with self._lock:
             self._latest.pop(session, None)
+            self._open.pop(session, None)
 
 
 @dataclass
@@ -47,13 +58,6 @@ class Service:
         self.shelf = Shelf(self.settings.shelf_bytes, self.settings.keep_seconds)
         self._stop = threading.Event()
         threading.Thread(target=self._sweep, name="sweeper", daemon=True).start()
-
-    def picture(self, request: gr.Request, place: str = "picture") -> Picture:
-        """Raises: gr.Error: there is none."""
-        try:
-            return self.shelf.get(session_of(request), place)
-        except PictureError as error:
-            raise gr.Error(str(error), print_exception=False) from error
 
     def forget(self, request: gr.Request) -> None:
         """A page was closed."""

@@ -1,6 +1,7 @@
 """What all tabs share: the picture, the class, and how maps are drawn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -16,12 +17,21 @@ PRIVACY = """<p class="ti-privacy">Your picture stays in memory while this page 
 page, at the latest after ten minutes. Nothing else is kept of it.</p>"""
 
 
+SHOWN: dict[str, Any] = dict(concurrency_limit=4, concurrency_id="views", trigger_mode="always_last")
+"""Options of the tabs whose views come quickly: of many moves of a slider the last counts."""
+
+
+def empty(reason: str = "Choose a picture, or one of the examples.") -> str:
+    """What stands in the place of an explanation where there is none."""
+    return f'<div class="ti-empty"><p>{escape(reason)}</p></div>'
+
+
 class Sidebar:
     """The left column; tabs say what they want to hear of."""
 
     def __init__(self, service: Service, examples: Sequence["Example"]) -> None:
         self.service, self.examples = service, examples
-        self._on_picture: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
+        self._on_picture: list[tuple[Callable[..., Any], list[Any], list[Any], dict[str, Any]]] = []
         with gr.Column(elem_id="ti-side", scale=0, min_width=272):
             self.picture = PictureInput(
                 service.settings, label="Picture", show_label=False, sources=["upload", "webcam", "clipboard"],
@@ -43,9 +53,38 @@ class Sidebar:
             self.palette = gr.Dropdown(list(PALETTES), value="red and blue", label="Colours", filterable=False)
             gr.HTML(PRIVACY, js_on_load=None, apply_default_css=False)
 
-    def when_picture_changes(self, fn: Callable[..., Any], inputs: list[Any], outputs: list[Any], **options: Any) -> None:
-        """Run after a picture was read, was taken away, or an example was chosen."""
-        self._on_picture.append((fn, inputs, outputs, options))
+    def show(
+        self, name: str, tab: gr.Tab, draw: Callable[..., Generator[Any]], inputs: list[Any], outputs: list[Any],
+        controls: Sequence[Any] = (), **options: Any,
+    ) -> None:  # fmt: skip
+        """Let a tab draw itself when it is opened, when the picture or what all tabs share changes, and by its controls.
+
+        A tab that is not open draws nothing.
+
+        Args:
+            name, tab: which one.
+            draw: a generator function of the inputs and `gr.Request`.
+            inputs, outputs: components.
+            controls: components of the tab itself whose changes by hand it follows.
+            options: of the events.
+        """
+        turns, skipped = self.service.turns, [gr.skip()] * len(outputs)
+
+        def opened(request: gr.Request, *values: Any) -> Generator[Any]:
+            turns.open(session_of(request), name)
+            yield from draw(*values, request=request)
+
+        def changed(request: gr.Request, *values: Any) -> Generator[Any]:
+            if turns.opened(session_of(request)) == name:
+                yield from draw(*values, request=request)
+            else:
+                yield skipped
+
+        options = dict(show_progress="hidden", api_visibility="private", api_name=f"page_{name}") | options
+        tab.select(opened, inputs, outputs, **options)
+        shared = [self.target.input, self.view.input, self.palette.input]
+        gr.on([*shared, *(control.input for control in controls)], changed, inputs, outputs, **options)
+        self._on_picture.append((changed, inputs, outputs, options))
 
     def connect(self) -> None:
         """After all tabs are there."""
@@ -53,8 +92,8 @@ class Sidebar:
             self._read, [self.picture], [self.target], show_progress="hidden", concurrency_limit=4,
             api_visibility="private", api_name="page_read",
         )  # fmt: skip
-        for fn, inputs, outputs, options in self._on_picture:
-            read.success(fn, inputs, outputs, **options)
+        for changed, inputs, outputs, options in self._on_picture:
+            read.success(changed, inputs, outputs, **options)
 
     def _read(self, sent: Sent | None, request: gr.Request) -> Any:
         session = session_of(request)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import gradio as gr
+
 from timm_interpretable.app.service import Service
 from timm_interpretable.app.sidebar import Sidebar
 from timm_interpretable.app.tabs import about, compare, contrast, depth, faces, removal
 
-TABS: dict[str, tuple[str, Callable[[Service, Sidebar], None]]] = {
+TABS: dict[str, tuple[str, Callable[[Service, Sidebar, gr.Tab], None]]] = {
     "compare": ("Compare", compare.tab),
     "depth": ("Through depth", depth.tab),
     "contrast": ("Why A rather than B", contrast.tab),

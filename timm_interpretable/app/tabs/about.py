@@ -76,7 +76,7 @@ Pictures that programs send and get are deleted after ten minutes too. Nothing i
 """
 
 
-def tab(service: Service, side: Sidebar) -> None:
+def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     from timm_interpretable.app.methods import FAME_STEPS, IG_STEPS, RISE_MASKS
 
     settings = service.settings
@@ -106,5 +106,7 @@ def measured(service: Service) -> str:
 
 def _verification(folder: Path) -> str:
     """The equal-error rate of a face model, which has no place in the card's front matter."""
-    rate = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("verification", {}).get("equal_error_rate")
+    rate = (
+        json.loads((folder / "config.json").read_text(encoding="utf-8")).get("verification", {}).get("equal_error_rate")
+    )
     return f"equal-error rate {100 * rate:.2f} %" if rate is not None else "–"

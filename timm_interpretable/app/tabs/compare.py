@@ -12,7 +12,7 @@ from timm_interpretable.app.images import PictureError
 from timm_interpretable.app.methods import METHODS
 from timm_interpretable.app.render import Style
 from timm_interpretable.app.service import Service, session_of
-from timm_interpretable.app.sidebar import Sidebar
+from timm_interpretable.app.sidebar import Sidebar, empty
 
 NONE = ""
 OWN = ""  # every model's own first class
@@ -37,7 +37,6 @@ _OPACITY = (
     '<input type="range" min="0" max="100" value="85" aria-label="Opacity of the heat in column {n}"></label>'
 )
 
-_EMPTY = '<div class="ti-empty"><p>Choose a picture, or one of the examples.</p></div>'
 _BLANK = '<div class="ti-empty"></div>'
 
 
@@ -48,7 +47,7 @@ def labelled(service: Service, none: bool = False) -> list[tuple[str, str]]:
     return [("(no third column)", NONE), *some] if none else some
 
 
-def tab(service: Service, side: Sidebar) -> None:
+def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     """The three columns with their choices."""
     pickers, results = _columns(service)
     inputs = [*pickers, side.target, side.palette, side.view]
@@ -70,22 +69,18 @@ def tab(service: Service, side: Sidebar) -> None:
         service.turns.begin(session_of(request), "compare")
         return [gr.skip()] * COLUMNS
 
-    options: dict[str, Any] = dict(
-        show_progress="hidden", concurrency_limit=16, concurrency_id="compare", trigger_mode="multiple",
-        api_visibility="private", api_name="page_compare",
-    )  # fmt: skip
-    side.when_picture_changes(compare, inputs, outputs, **options)
-    controls = [*pickers, side.target, side.palette, side.view]
-    gr.on([control.input for control in controls], compare, inputs, outputs, **options)
+    options: dict[str, Any] = dict(concurrency_limit=16, concurrency_id="compare", trigger_mode="multiple")
+    side.show("compare", tab, compare, inputs, outputs, pickers, **options)
+    quiet: dict[str, Any] = dict(show_progress="hidden", api_visibility="private")
     for result in results:  # events of our own, which `gr.on` does not take
-        result.pick(pick, [*pickers, side.palette, side.view], outputs, **options)
-        result.stop(stop, None, results, queue=False, show_progress="hidden", api_visibility="private")
+        result.pick(pick, [*pickers, side.palette, side.view], outputs, api_name="page_pick", **options, **quiet)
+        result.stop(stop, None, results, queue=False, api_name="page_stop", **quiet)
     for button, example in zip(side.buttons, side.examples, strict=True):
         columns = [str(choice) for choice in service.engine.defaults(example.data)]
         columns += [NONE] * (COLUMNS - len(columns))
         button.click(
             lambda path=str(example.path), columns=columns: [path, *columns], None, [side.picture, *pickers],
-            show_progress="hidden", queue=False, api_visibility="private",
+            queue=False, api_name="page_example", **quiet,
         )  # fmt: skip
 
 
@@ -102,22 +97,26 @@ def _columns(service: Service) -> tuple[list[gr.Dropdown], list[gr.HTML]]:
                         container=False, filterable=False, elem_classes="ti-picker",
                     )
                 )  # fmt: skip
-                results.append(gr.HTML(_EMPTY if i == 0 else _BLANK, js_on_load=_ON_LOAD, apply_default_css=False, elem_classes="ti-result"))
+                results.append(
+                    gr.HTML(
+                        empty() if i == 0 else _BLANK,
+                        js_on_load=_ON_LOAD,
+                        apply_default_css=False,
+                        elem_classes="ti-result",
+                    )
+                )
                 gr.HTML(_OPACITY.format(n=i + 1), js_on_load=None, apply_default_css=False, elem_classes="ti-under")
     return pickers, results
 
 
-def run(
-    service: Service, texts: Sequence[str], target: str, style: Style, request: gr.Request
-) -> Generator[list[Any]]:
+def run(service: Service, texts: Sequence[str], target: str, style: Style, request: gr.Request) -> Generator[list[Any]]:
     """The columns as HTML and the classes to choose from, as they become known."""
     session = session_of(request)
     turn = service.turns.begin(session, "compare")
     try:
         picture = service.shelf.get(session)
     except PictureError as error:
-        empty = f'<div class="ti-empty"><p>{escape(str(error))}</p></div>'
-        yield [empty, _BLANK, _BLANK, gr.skip()]
+        yield [empty(str(error)), _BLANK, _BLANK, gr.skip()]
         return
     chosen = [service.engine.choice(text) for text in texts if text]
     shown: list[State | None] = [None] * COLUMNS
@@ -140,7 +139,9 @@ def run(
 def classes(found: Explanation) -> list[tuple[str, str]]:
     """The likeliest classes of a model, for the class picker."""
     order = found.look.probs.argsort()[::-1][:5]
-    likely = [(f"{found.class_names[k]}  {words.percent(float(found.look.probs[k]))}", found.class_names[k]) for k in order]
+    likely = [
+        (f"{found.class_names[k]}  {words.percent(float(found.look.probs[k]))}", found.class_names[k]) for k in order
+    ]
     return [("each model’s own first", OWN), *likely]
 
 
@@ -151,7 +152,7 @@ def column(state: State, style: Style, notes: tuple[str, ...] = ()) -> str:
     alt = words.alt_text(state)
     kind, sentence = words.exactness(state)
     height, width = look.seen.shape[:2]
-    asked = f'<b>“{escape(state.asked)}” is not a class of this model.</b> ' if state.asked else ""
+    asked = f"<b>“{escape(state.asked)}” is not a class of this model.</b> " if state.asked else ""
     weights, inset = "", ""
     if state.choice.method == "contributions" and state.weights is not None:
         picture = render.address(render.enlarged(state.weights))
@@ -169,7 +170,7 @@ def column(state: State, style: Style, notes: tuple[str, ...] = ()) -> str:
         f'<p class="ti-sum ti-{kind}"><b>{kind if kind != "none" else "no sum"}</b> {sentence}</p>'
         f"{render.bars(look.probs, state.class_names, state.target)}"
         f'<p class="ti-foot">{asked}{words.number(state.seconds)} s, {width} × {height} pixels</p>'
-        f'{f"<ul class=ti-notes>{extra}</ul>" if extra else ""}</article>'
+        f"{f'<ul class=ti-notes>{extra}</ul>' if extra else ''}</article>"
     )
 
 

@@ -1,5 +1,6 @@
 """Why one class rather than another: the difference of their maps, which adds up to the difference of their logits."""
 
+from collections.abc import Generator
 from html import escape
 from typing import Any
 
@@ -11,27 +12,30 @@ from timm_interpretable.app.images import PictureError
 from timm_interpretable.app.methods import Look
 from timm_interpretable.app.render import Style
 from timm_interpretable.app.service import Service, session_of
-from timm_interpretable.app.sidebar import Sidebar
+from timm_interpretable.app.sidebar import SHOWN, Sidebar, empty
 from timm_interpretable.viz import Array
 
 
-def tab(service: Service, side: Sidebar) -> None:
+def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     """Two classes, their maps, and the difference."""
     entries = [e for e in service.engine.models.entries if e.family in ("FA-CNN", "CoDA-Net")]
     names = _class_names(service, entries[0].name)
     with gr.Row(elem_classes="ti-controls"):
         model = gr.Dropdown([(e.title, e.name) for e in entries], label="Model", filterable=False)
-        first = gr.Dropdown([("the likeliest", ""), *names], value="", label="Why …", filterable=False, elem_id="ti-why")
+        first = gr.Dropdown(
+            [("the likeliest", ""), *names], value="", label="Why …", filterable=False, elem_id="ti-why"
+        )
         second = gr.Dropdown(
             [("the second", ""), *names], value="", label="… rather than", filterable=False, elem_id="ti-rather"
         )
     result = gr.HTML(empty(), js_on_load=None, apply_default_css=False)
 
-    def draw(name: str, why: str, rather: str, palette: str, view: str, request: gr.Request) -> str:
+    def draw(name: str, why: str, rather: str, palette: str, view: str, request: gr.Request) -> Generator[str]:
         try:
             picture = service.shelf.get(session_of(request))
         except PictureError as error:
-            return empty(str(error))
+            yield empty(str(error))
+            return
         loaded = service.engine.models.get(name)
         look = service.engine.look(picture, name)
         order = [int(k) for k in np.argsort(-look.logits, kind="stable")]
@@ -39,9 +43,9 @@ def tab(service: Service, side: Sidebar) -> None:
         a = order[0] if a is None else a
         b = loaded.class_index(rather)
         b = next(k for k in order if k != a) if b is None else b
-        return _drawn(look, loaded.class_names, a, b, Style(palette, view == "positive"))
+        yield _drawn(look, loaded.class_names, a, b, Style(palette, view == "positive"))
 
-    def choose_model(name: str, *rest: Any) -> list[Any]:
+    def choose_model(name: str) -> list[Any]:
         classes = _class_names(service, name)
         return [
             gr.update(choices=[("the likeliest", ""), *classes], value=""),
@@ -49,19 +53,10 @@ def tab(service: Service, side: Sidebar) -> None:
         ]
 
     inputs = [model, first, second, side.palette, side.view]
-    options: dict[str, Any] = dict(
-        show_progress="hidden", concurrency_limit=4, concurrency_id="views", trigger_mode="always_last",
-        api_visibility="private", api_name="page_contrast",
-    )  # fmt: skip
-    side.when_picture_changes(draw, inputs, [result], **options)
-    gr.on([first.input, second.input, side.palette.input, side.view.input], draw, inputs, [result], **options)
-    model.input(
-        choose_model, [model], [first, second], show_progress="hidden", api_visibility="private", api_name="page_classes"
-    ).then(draw, inputs, [result], **options)
-
-
-def empty(reason: str = "Choose a picture, or one of the examples.") -> str:
-    return f'<div class="ti-empty"><p>{escape(reason)}</p></div>'
+    side.show("contrast", tab, draw, inputs, [result], [first, second], **SHOWN)
+    quiet: dict[str, Any] = dict(show_progress="hidden", api_visibility="private")
+    choice = model.input(choose_model, [model], [first, second], api_name="page_classes", **quiet)
+    choice.then(draw, inputs, [result], api_name="page_contrast", **SHOWN, **quiet)
 
 
 def _class_names(service: Service, model: str) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The class map of an FA-CNN, or the contributions of a CoDA-Net, after every block."""
 
+from collections.abc import Generator
 from html import escape
 from typing import Any
 
@@ -10,7 +11,7 @@ from timm_interpretable.app import render, words
 from timm_interpretable.app.images import PictureError
 from timm_interpretable.app.render import Style
 from timm_interpretable.app.service import Service, session_of
-from timm_interpretable.app.sidebar import Sidebar
+from timm_interpretable.app.sidebar import SHOWN, Sidebar, empty
 from timm_interpretable.viz import Array
 
 _LEAD = {
@@ -22,39 +23,31 @@ _LEAD = {
 _UNIT = {"FA-CNN": "block", "CoDA-Net": "layer"}
 
 
-def tab(service: Service, side: Sidebar) -> None:
+def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     """A slider over the blocks, all of them in a strip, and an animation."""
     entries = [e for e in service.engine.models.entries if e.family in _LEAD]
     with gr.Row(elem_classes="ti-controls"):
         model = gr.Dropdown([(e.title, e.name) for e in entries], label="Model", filterable=False, scale=1)
         block = gr.Slider(1, 8, value=8, step=1, label="After block", elem_id="ti-depth", scale=2, buttons=[])
-    result = gr.HTML(_empty(), js_on_load=None, apply_default_css=False)
+    result = gr.HTML(empty(), js_on_load=None, apply_default_css=False)
 
-    def draw(name: str, number: float, target: str, palette: str, view: str, request: gr.Request) -> Any:
+    def draw(name: str, number: float, target: str, palette: str, view: str, request: gr.Request) -> Generator[Any]:
         style = Style(palette, view == "positive")
         try:
             picture = service.shelf.get(session_of(request))
         except PictureError as error:
-            return _empty(str(error)), gr.skip()
+            yield empty(str(error)), gr.skip()
+            return
         entry = service.engine.models.entry(name)
         look, index, maps = service.engine.depth(picture, name, target or None)
         names = service.engine.models.get(name).class_names
         # the number comes from a page that may have shown another model
         at = min(max(int(number), 1), len(maps))
         html = _drawn(entry.family, look.seen, names[index], maps, at, style)
-        return html, gr.update(maximum=len(maps), value=at, label=f"After {_UNIT[entry.family]}")
+        yield html, gr.update(maximum=len(maps), value=at, label=f"After {_UNIT[entry.family]}")
 
     inputs = [model, block, side.target, side.palette, side.view]
-    options: dict[str, Any] = dict(
-        show_progress="hidden", concurrency_limit=4, concurrency_id="views", trigger_mode="always_last",
-        api_visibility="private", api_name="page_depth",
-    )  # fmt: skip
-    side.when_picture_changes(draw, inputs, [result, block], **options)
-    gr.on([block.input, model.input, side.target.change, side.palette.input, side.view.input], draw, inputs, [result, block], **options)
-
-
-def _empty(reason: str = "Choose a picture, or one of the examples.") -> str:
-    return f'<div class="ti-empty"><p>{escape(reason)}</p></div>'
+    side.show("depth", tab, draw, inputs, [result, block], [model, block], **SHOWN)
 
 
 def _drawn(family: str, seen: Array, name: str, maps: list[Array], at: int, style: Style) -> str:

@@ -23,10 +23,12 @@ _TEXTS = {
     "similar, second": "similar parts of the second",
     "dissimilar, second": "dissimilar parts of the second",
 }
-_ON_LOAD = "element.addEventListener('click', event => { if (event.target.closest('[data-stop]')) trigger('stop', {}); });"
+_ON_LOAD = (
+    "element.addEventListener('click', event => { if (event.target.closest('[data-stop]')) trigger('stop', {}); });"
+)
 
 
-def tab(service: Service, side: Sidebar) -> None:
+def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     """Two pictures, a method, and four maps."""
     gr.HTML(_LEAD, js_on_load=None, apply_default_css=False)
     with gr.Row(elem_id="ti-face-inputs", equal_height=True):
@@ -66,7 +68,9 @@ def tab(service: Service, side: Sidebar) -> None:
         compare, [*pictures, method, side.palette], [result], show_progress="hidden", concurrency_limit=4,
         trigger_mode="once", api_visibility="private", api_name="page_faces",
     )  # fmt: skip
-    result.stop(stop, None, [result], queue=False, show_progress="hidden", api_visibility="private", api_name="page_stop")
+    result.stop(
+        stop, None, [result], queue=False, show_progress="hidden", api_visibility="private", api_name="page_stop"
+    )
 
 
 def _kept(service: Service, session: str, place: str, sent: Sent | None) -> Any:

@@ -1,5 +1,6 @@
 """Remove the pixels that a map calls most or least important, and watch the prediction."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -13,8 +14,7 @@ from timm_interpretable.app.engine import Choice, Engine
 from timm_interpretable.app.images import Picture, PictureError
 from timm_interpretable.app.methods import METHODS
 from timm_interpretable.app.service import Service, session_of
-from timm_interpretable.app.sidebar import Sidebar
-from timm_interpretable.app.tabs.contrast import empty
+from timm_interpretable.app.sidebar import SHOWN, Sidebar, empty
 from timm_interpretable.metrics.removal import removal_rank
 from timm_interpretable.viz import Array
 
@@ -62,7 +62,7 @@ def removal(engine: Engine, picture: Picture, choice: Choice, target: str | None
         return job.future.result()  # type: ignore[no-any-return]
 
 
-def tab(service: Service, side: Sidebar) -> None:
+def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     """A slider over the share of pixels that are gone."""
     quick = [c for c in service.engine.choices() if METHODS[c.method].lane != "slow"]
     labels = [(f"{service.engine.models.entry(c.model).title}: {METHODS[c.method].title}", str(c)) for c in quick]
@@ -72,23 +72,19 @@ def tab(service: Service, side: Sidebar) -> None:
         share = gr.Slider(0, 100, value=10, step=5, label="Pixels removed, %", elem_id="ti-share", buttons=[])
     result = gr.HTML(empty(), js_on_load=None, apply_default_css=False)
 
-    def draw(text: str, which: str, percent: float, target: str, request: gr.Request) -> str:
+    def draw(text: str, which: str, percent: float, target: str, request: gr.Request) -> Generator[str]:
         try:
             picture = service.shelf.get(session_of(request))
         except PictureError as error:
-            return empty(str(error))
+            yield empty(str(error))
+            return
         choice = service.engine.choice(text)
         found = removal(service.engine, picture, choice, target or None)
         names = service.engine.models.get(choice.model).class_names
-        return _drawn(found, names, which, min(max(float(percent) / 100, 0.0), 1.0))
+        yield _drawn(found, names, which, min(max(float(percent) / 100, 0.0), 1.0))
 
     inputs = [explanation, order, share, side.target]
-    options: dict[str, Any] = dict(
-        show_progress="hidden", concurrency_limit=4, concurrency_id="views", trigger_mode="always_last",
-        api_visibility="private", api_name="page_removal",
-    )  # fmt: skip
-    side.when_picture_changes(draw, inputs, [result], **options)
-    gr.on([explanation.input, order.input, share.input, side.target.change], draw, inputs, [result], **options)
+    side.show("removal", tab, draw, inputs, [result], [explanation, order, share], **SHOWN)
 
 
 def _drawn(found: Removal, names: tuple[str, ...], which: str, fraction: float) -> str:
