@@ -40,7 +40,8 @@ def overlay(image: Array | Tensor, class_map: Array | Tensor, colours: tuple[str
     """A class map as heat on the grey picture, 8-bit RGB of the picture's size.
 
     Negative values are blue and positive ones red, symmetric about 0; a map without negative values runs from purple to
-    yellow, from its minimum to its maximum (unless `colours` says otherwise). The closer to 0, or to that minimum, the more of the picture shows through.
+    yellow, from its minimum to its maximum (unless `colours` says otherwise). The closer to 0, or to that minimum, the
+    more of the picture shows through.
 
     Args:
         image: 8-bit RGB picture `(H, W, 3)`.

@@ -55,7 +55,17 @@ def test_the_folder_alone_starts(tmp_path):
     (inner,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     (inner / "outer.pth").write_text(outer + "\n")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    install = ["-m", "pip", "install", "-q", "--no-index", "--ignore-installed", "--no-deps", "--find-links", str(wheels)]
+    install = [
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-index",
+        "--ignore-installed",
+        "--no-deps",
+        "--find-links",
+        str(wheels),
+    ]
     subprocess.run([str(python), *install, "-r", "requirements.txt"], cwd=folder, env=environment, check=True)
     environment |= {"GRADIO_SERVER_PORT": "7895", "GRADIO_SERVER_NAME": "127.0.0.1", "HF_HUB_OFFLINE": "1"}
     where = "import timm_interpretable; print(timm_interpretable.__file__)"

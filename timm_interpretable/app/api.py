@@ -19,28 +19,30 @@ from timm_interpretable.app.service import Service
 
 EXPLAIN = """One explanation of one picture.
 
-image: a file of at most 10 MiB. model: `arch.tag`; the FA-CNN of Imagenette if empty. method: one of class_map, contrast,
-contributions, grad_cam, integrated_gradients, fame, rise; the model's own if empty. target: a class by name or number; the
-likeliest if empty. palette: the colours. positive: leave out what speaks against the class. with_map: add the numbers.
+image: a file of at most 10 MiB. model: `arch.tag`; the FA-CNN of Imagenette if empty. method: one of class_map,
+contrast, contributions, grad_cam, integrated_gradients, fame, rise; the model's own if empty. target: a class by
+name or number; the likeliest if empty. palette: the colours. positive: leave out what speaks against the class.
+with_map: add the numbers.
 
-Returns a dictionary (model, method, target, logit, probability, probabilities, sum, completeness, completeness_text, size,
-seconds, description, notes, and map, rows of numbers in units of the logit where the method has them) and the map laid over
-the picture, PNG."""
+Returns a dictionary (model, method, target, logit, probability, probabilities, sum, completeness,
+completeness_text, size, seconds, description, notes, and map, rows of numbers in units of the logit where the
+method has them) and the map laid over the picture, PNG."""
 
 COMPARE = """Several explanations of one picture.
 
-image: as in /explain. explanations: a list of at most six `model:method` (a model alone for its own method); if empty, the
-class map of the FA-CNN, the contributions of the CoDA-Net, and the class map less the other classes. target, palette,
-positive: as in /explain; a model that does not know the class explains its own first.
+image: as in /explain. explanations: a list of at most six `model:method` (a model alone for its own method); if
+empty, the class map of the FA-CNN, the contributions of the CoDA-Net, and the class map less the other classes.
+target, palette, positive: as in /explain; a model that does not know the class explains its own first.
 
-Returns a list of dictionaries as /explain does, and a gallery of the maps laid over the picture in the same order."""
+Returns a list of dictionaries as /explain does, and a gallery of the maps laid over the picture in the same
+order."""
 
 VERIFY = """Two pictures of faces: how similar, and which parts speak for it and against it.
 
 first, second: one upright face each, as large as in a portrait. method: fame or corr_rise.
 
-Returns a dictionary (cosine, threshold, same_person, method, seconds) and a gallery: similar and dissimilar parts of the first
-picture, then of the second."""
+Returns a dictionary (cosine, threshold, same_person, method, seconds) and a gallery: similar and dissimilar parts
+of the first picture, then of the second."""
 
 MOST = 6  # explanations of one call
 

@@ -1,8 +1,10 @@
 """The one component that takes files of strangers."""
 
+from abc import ABCMeta
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.component_meta import ComponentMeta, updateable
 from gradio.data_classes import ImageData
 from gradio_client import utils as client_utils
 
@@ -17,7 +19,14 @@ class Sent(NamedTuple):
     file: str | None
 
 
-class PictureInput(gr.Image):
+class _WithoutStub(ComponentMeta):
+    """gradio's metaclass writes a stub file beside the source of every component."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], attrs: dict[str, Any]) -> type:
+        return ABCMeta.__new__(mcs, name, bases, {**attrs, "__init__": updateable(attrs["__init__"])})
+
+
+class PictureInput(gr.Image, metaclass=_WithoutStub):
     """gradio's image component, with this application's reader instead of its own, which has no limits."""
 
     is_template = True  # drawn as the class that it is made of

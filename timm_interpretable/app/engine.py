@@ -173,7 +173,7 @@ class Engine:
         model = self.models.get(choice.model)
         index, method = _target(model, seen, target), METHODS[choice.method]
         asked = target if target and model.class_index(target) is None else None
-        about = dict(
+        about: dict[str, Any] = dict(
             choice=choice, entry=model.entry, class_names=model.class_names, target=index, look=seen, asked=asked
         )
         if method.lane == "look":

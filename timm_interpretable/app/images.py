@@ -57,8 +57,8 @@ def read_picture(path: str | Path, settings: Settings) -> Picture:
         raise PictureError(f"This file cannot be used: {reason}; {expected}.") from None
     longest = max(image.size)
     if longest > settings.side:
-        shape = tuple(max(1, round(length * settings.side / longest)) for length in image.size)
-        image = image.resize(shape, Image.Resampling.BICUBIC)
+        width, height = (max(1, round(length * settings.side / longest)) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     return Picture(image, _digest(image), notes)
 
 

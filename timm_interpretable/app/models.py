@@ -53,9 +53,9 @@ class Model:
         self.entry, self.device = entry, device
         self.net: Any = net.eval().requires_grad_(False).to(device)
         self.transform: Callable[[Image.Image], Tensor] = eval_transform(net)
-        config = self.net.pretrained_cfg
+        config: dict[str, Any] = self.net.pretrained_cfg
         self.class_names: tuple[str, ...] = tuple(config.get("label_names") or ())
-        self.input_size: tuple[int, int] = tuple(config["input_size"][-2:])
+        self.input_size: tuple[int, ...] = tuple(config["input_size"][-2:])
         mean, std = (torch.tensor(config[key], device=device)[:, None, None] for key in ("mean", "std"))
         # what black and white pixels are to the network, (C, 1, 1), and one of 255 steps between them
         self.black, self.white = -mean / std, (1 - mean) / std

@@ -30,7 +30,8 @@ _HERE = Path(__file__).resolve().parent
 _CLEAN_EVERY, _CLEAN_OLDER = 30, 600  # seconds, of files in gradio's cache
 
 _HEADER = f"""<header class="ti-header"><h1>{TITLE}</h1>
-<p>Image classifiers that explain themselves, next to methods that ask from outside. timm-interpretable {__version__}</p></header>"""
+<p>Image classifiers that explain themselves, next to methods that ask from outside. timm-interpretable {__version__}</p>
+</header>"""
 
 
 @dataclass(frozen=True)

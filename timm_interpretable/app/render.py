@@ -50,8 +50,8 @@ def enlarged(picture: Array, size: int = SIZE) -> Image.Image:
     """The shorter side brought to `size`; never made smaller."""
     image = Image.fromarray(picture)
     factor = max(1.0, size / min(image.size))
-    shape = tuple(round(length * factor) for length in image.size)
-    return image.resize(shape, Image.Resampling.BICUBIC)
+    width, height = (round(length * factor) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def nearest(picture: Array, size: int = SIZE) -> Image.Image:
@@ -105,8 +105,8 @@ def bars(probs: Array, names: Sequence[str], target: int, picked: bool = True, s
     for k in order:
         name, share = escape(names[k]), percent(float(probs[k]))
         inside = (
-            f'<span class="ti-name">{name}</span><span class="ti-track"><i style="width:{100 * float(probs[k]):.1f}%"></i>'
-            f'</span><span class="ti-share">{share}</span>'
+            f'<span class="ti-name">{name}</span><span class="ti-track">'
+            f'<i style="width:{100 * float(probs[k]):.1f}%"></i></span><span class="ti-share">{share}</span>'
         )
         current = ' aria-pressed="true"' if k == target else ' aria-pressed="false"'
         label = f'aria-label="Explain {name}, {share}"'
@@ -131,25 +131,28 @@ def curve(lines: Sequence[tuple[str, str, Array]], fractions: Array, mark: float
     """Curves in [0, 1] over a fraction, as SVG: `(name, class of the style sheet, values)`."""
     width, height, left, bottom = 560, 200, 40, 26
 
-    def point(x: float, y: float) -> str:
-        return f"{left + x * (width - left - 8):.1f},{8 + (1 - y) * (height - bottom - 8):.1f}"
+    def across(x: float) -> str:
+        return f"{left + x * (width - left - 18):.1f}"
 
-    drawn = "".join(
-        f'<polyline class="{kind}" points="{" ".join(point(float(x), float(y)) for x, y in zip(fractions, ys, strict=True))}"/>'
-        for _, kind, ys in lines
-    )
+    def up(y: float) -> str:
+        return f"{8 + (1 - y) * (height - bottom - 8):.1f}"
+
+    def line(values: Array) -> str:
+        return " ".join(f"{across(float(x))},{up(float(y))}" for x, y in zip(fractions, values, strict=True))
+
+    drawn = "".join(f'<polyline class="{kind}" points="{line(values)}"/>' for _, kind, values in lines)
     grid = "".join(
-        f'<line class="ti-grid" x1="{left}" x2="{width - 8}" y1="{point(0, y).split(",")[1]}" y2="{point(0, y).split(",")[1]}"/>'
-        f'<text x="{left - 6}" y="{float(point(0, y).split(",")[1]) + 4:.1f}" text-anchor="end">{y:.0%}</text>'
+        f'<line class="ti-grid" x1="{left}" x2="{across(1)}" y1="{up(y)}" y2="{up(y)}"/>'
+        f'<text x="{left - 6}" y="{float(up(y)) + 4:.1f}" text-anchor="end">{y:.0%}</text>'
         for y in (0.0, 0.5, 1.0)
     )
     ticks = "".join(
-        f'<text x="{point(x, 0).split(",")[0]}" y="{height - 6}" text-anchor="middle">{x:.0%}</text>'
+        f'<text x="{across(x)}" y="{height - 6}" text-anchor="middle">{x:.0%}</text>'
         for x in (0.0, 0.25, 0.5, 0.75, 1.0)
     )
     marker = ""
     if mark is not None:
-        x = point(mark, 0).split(",")[0]
+        x = across(mark)
         marker = f'<line class="ti-mark" x1="{x}" x2="{x}" y1="8" y2="{height - bottom}"/>'
     legend = "".join(f'<span class="{kind}"><i></i>{escape(name)}</span>' for name, kind, _ in lines)
     return (

@@ -13,8 +13,8 @@ from timm_interpretable.app.service import Service, session_of
 if TYPE_CHECKING:
     from timm_interpretable.app.page import Example
 
-PRIVACY = """<p class="ti-privacy">Your picture stays in memory while this page is open; its file is deleted when you close the
-page, at the latest after ten minutes. Nothing else is kept of it.</p>"""
+PRIVACY = """<p class="ti-privacy">Your picture stays in memory while this page is open; its file is deleted when you
+close the page, at the latest after ten minutes.</p>"""
 
 
 SHOWN: dict[str, Any] = dict(concurrency_limit=4, concurrency_id="views", trigger_mode="always_last")
@@ -57,7 +57,7 @@ class Sidebar:
         self, name: str, tab: gr.Tab, draw: Callable[..., Generator[Any]], inputs: list[Any], outputs: list[Any],
         controls: Sequence[Any] = (), **options: Any,
     ) -> None:  # fmt: skip
-        """Let a tab draw itself when it is opened, when the picture or what all tabs share changes, and by its controls.
+        """Let a tab draw itself when it is opened, by its controls, and when the picture or what tabs share changes.
 
         A tab that is not open draws nothing.
 

@@ -49,7 +49,8 @@ def exactness(found: Explanation) -> tuple[str, str]:
             )
         case "rise":
             return "none", (
-                f"Nothing to add up: the mean of {facts['masks']:.0f} random masks, weighted by the probability behind them."
+                f"Nothing to add up: the mean of {facts['masks']:.0f} random masks, each times the probability "
+                "of the class behind it."
             )
         case _:
             if found.entry.family == "FA-CNN":

@@ -59,9 +59,7 @@ def sample_of(labels: Iterable[str]) -> Sample:
     return next((sample for sample in _CATALOGUE if sample.label in known), _CATALOGUE[0])
 
 
-def load_image(
-    path: str | Path, max_pixels: int | None = None, formats: Sequence[str] | None = None
-) -> Image.Image:
+def load_image(path: str | Path, max_pixels: int | None = None, formats: tuple[str, ...] | None = None) -> Image.Image:
     """A picture file as 8-bit RGB: the first frame, turned as its EXIF orientation says, transparency on white.
 
     Args:

@@ -122,7 +122,8 @@ def space_upload(namespace: str, version_tag: bool = False, wheel: Path | None =
 def _with_wheel(folder: Path, wheel: Path, repo_id: str) -> Path:
     """A copy of the folder with the wheel in it, and its address on the Hub among the requirements."""
     if not wheel.is_file() or not wheel.name.startswith(f"timm_interpretable-{__version__}-") or wheel.suffix != ".whl":
-        raise PublishError(f"{wheel} is not the wheel of this version, expected timm_interpretable-{__version__}-….whl.")
+        expected = f"timm_interpretable-{__version__}-….whl"
+        raise PublishError(f"{wheel} is not the wheel of this version, expected {expected}.")
     copy = Path(mkdtemp(prefix="space-"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
     shutil.copytree(folder, copy, dirs_exist_ok=True)

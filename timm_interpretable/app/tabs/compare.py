@@ -178,7 +178,8 @@ def _waiting(state: Waiting) -> str:
     name = METHODS[state.method].title
     text = f"{name} waits for its turn" if state.queued else f"{name}: {state.fraction:.0%}"
     return (
-        f'<div class="ti-wait"><p>{text}</p><progress max="1" value="{state.fraction:.3f}" aria-label="{name}"></progress>'
+        f'<div class="ti-wait"><p>{text}</p>'
+        f'<progress max="1" value="{state.fraction:.3f}" aria-label="{name}"></progress>'
         '<button type="button" data-stop>Stop</button></div>'
     )
 

@@ -7,16 +7,17 @@ from typing import Any
 import gradio as gr
 
 from timm_interpretable.app import faces, render, words
+from timm_interpretable.app.cards import equal_error_rate
 from timm_interpretable.app.components import PictureInput, Sent
 from timm_interpretable.app.engine import Waiting
 from timm_interpretable.app.images import PictureError
+from timm_interpretable.app.models import FACES
 from timm_interpretable.app.render import Style
 from timm_interpretable.app.service import Service, session_of
 from timm_interpretable.app.sidebar import Sidebar
 
-_LEAD = """<p class="ti-lead">A small network of grey portraits, trained on 30 people: it is here to be explained, not to identify
-anybody, and is wrong about one pair in eight of people it has not seen. No face is looked for: each picture should show one
-upright face that fills it.</p>"""
+_LEAD = """<p class="ti-lead">A small network of grey portraits, trained on 30 people: it is here to be explained, not to
+identify anybody{rate}. No face is looked for: each picture should show one upright face that fills it.</p>"""
 _TEXTS = {
     "similar, first": "similar parts of the first",
     "dissimilar, first": "dissimilar parts of the first",
@@ -30,7 +31,9 @@ _ON_LOAD = (
 
 def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     """Two pictures, a method, and four maps."""
-    gr.HTML(_LEAD, js_on_load=None, apply_default_css=False)
+    eer = equal_error_rate(FACES.name)
+    rate = f", and errs on {eer:.0%} of the pairs of people whom it has not seen" if eer is not None else ""
+    gr.HTML(_LEAD.format(rate=rate), js_on_load=None, apply_default_css=False)
     with gr.Row(elem_id="ti-face-inputs", equal_height=True):
         pictures = [
             PictureInput(

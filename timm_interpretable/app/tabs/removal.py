@@ -59,7 +59,7 @@ def removal(engine: Engine, picture: Picture, choice: Choice, target: str | None
 
     key = (picture.digest, choice.model, choice.method, found.target, "removal")
     with engine.desk.asking(key, compute, "fast") as job:
-        return job.future.result()  # type: ignore[no-any-return]
+        return job.future.result()
 
 
 def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
