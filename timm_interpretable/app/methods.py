@@ -31,7 +31,7 @@ class Method(NamedTuple):
 
 METHODS = {
     "class_map": Method("class map", "look"),
-    "contrast": Method("class map less the other classes", "look"),
+    "contrast": Method("class map, contrast", "look"),
     "contributions": Method("contributions", "look"),
     "grad_cam": Method("Grad-CAM", "fast"),
     "integrated_gradients": Method("integrated gradients", "slow"),
@@ -128,8 +128,8 @@ def find(model: Model, picture: Image.Image, method: str, target: int, tick: Tic
 
 @on_gpu
 def through_depth(model: Model, picture: Image.Image, target: int) -> tuple[Array, ...]:
-    """Contributions of one class at every depth of a CoDA-Net, `(h_l, w_l)`, the image first."""
-    maps = InputContribution(model.net).through_depth(model.inputs(picture), target)
+    """Contributions of one class after every layer of a CoDA-Net, `(h_l, w_l)`."""
+    maps = InputContribution(model.net).through_depth(model.inputs(picture), target)[1:]
     return tuple(one[0, 0].cpu().numpy() for one in maps)
 
 

@@ -53,7 +53,7 @@ class Model:
         self.entry, self.device = entry, device
         self.net: Any = net.eval().requires_grad_(False).to(device)
         self.transform: Callable[[Image.Image], Tensor] = eval_transform(net)
-        config: dict[str, Any] = self.net.pretrained_cfg
+        config: Any = net.pretrained_cfg
         self.class_names: tuple[str, ...] = tuple(config.get("label_names") or ())
         self.input_size: tuple[int, ...] = tuple(config["input_size"][-2:])
         mean, std = (torch.tensor(config[key], device=device)[:, None, None] for key in ("mean", "std"))

@@ -23,6 +23,7 @@ from timm_interpretable.app.service import Service
 from timm_interpretable.app.settings import Settings
 from timm_interpretable.app.sidebar import Sidebar
 from timm_interpretable.app.tabs import TABS
+from timm_interpretable.app.tabs.faces import face_examples
 from timm_interpretable.data.images import sample_images
 
 TITLE = "Explanations, side by side"
@@ -30,7 +31,8 @@ _HERE = Path(__file__).resolve().parent
 _CLEAN_EVERY, _CLEAN_OLDER = 30, 600  # seconds, of files in gradio's cache
 
 _HEADER = f"""<header class="ti-header"><h1>{TITLE}</h1>
-<p>Image classifiers that explain themselves, next to methods that ask from outside. timm-interpretable {__version__}</p>
+<p>Image classifiers that explain themselves, next to methods that ask from outside.
+timm-interpretable {__version__}</p>
 </header>"""
 
 
@@ -58,7 +60,7 @@ def build(service: Service, examples: Sequence[Example] | None = None) -> gr.Blo
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(_CLEAN_EVERY, _CLEAN_OLDER)
     ) as page:
-        gr.HTML(_HEADER, js_on_load=None, apply_default_css=False)
+        gr.HTML(_HEADER, js_on_load=None, apply_default_css=False, elem_id="ti-head")
         with gr.Row(elem_id="ti-main", equal_height=False):
             side = Sidebar(service, examples)
             with gr.Column(elem_id="ti-work"), gr.Tabs(elem_id="ti-tabs"):
@@ -76,11 +78,12 @@ def build(service: Service, examples: Sequence[Example] | None = None) -> gr.Blo
 def launch_options(service: Service, examples: Sequence[Example]) -> dict[str, Any]:
     """What `launch` must be told so that the page is what it is meant to be, and safe."""
     limit = service.settings.max_bytes
+    served = [*(example.path for example in examples), *{path for pair in face_examples().values() for path in pair}]
     return dict(
         theme=theme(), css=(_HERE / "style.css").read_text(encoding="utf-8"),
         head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
         footer_links=[], run_history=False, ssr_mode=False, enable_monitoring=False, mcp_server=False,
-        max_file_size=limit, allowed_paths=[str(example.path.resolve()) for example in examples],
+        max_file_size=limit, allowed_paths=[str(path.resolve()) for path in served],
         app_kwargs=dict(middleware=[Middleware(Guard, max_bytes=limit)]), strict_cors=True, quiet=True,
     )  # fmt: skip
 

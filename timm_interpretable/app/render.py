@@ -14,6 +14,7 @@ from PIL import Image
 from timm_interpretable.app.words import number, percent
 from timm_interpretable.viz import COLOURS, Array, heat_layer, overlay
 
+_FINE = 4096  # values, from which on a map is one of single pixels
 SIZE = 320  # pixels of a side of a picture on the page
 
 PALETTES: dict[str, tuple[str, str]] = {
@@ -31,6 +32,10 @@ class Style(NamedTuple):
     positive: bool = False
 
     def values(self, array: Array) -> Array:
+        """What is drawn. Of maps of many single pixels the few largest would leave the others without colour."""
+        if array.size >= _FINE:
+            limit = float(np.quantile(np.abs(array), 0.995))
+            array = array.clip(-limit, limit)
         return array.clip(min=0) if self.positive else array
 
 
@@ -90,9 +95,11 @@ def scale(values: Array, style: Style) -> str:
     steps = np.linspace(0, 1, 9) if signed else 0.25 + 0.7 * np.linspace(0, 1, 9)
     colours = ", ".join(to_hex(matplotlib.colormaps[names[0 if signed else 1]](step)) for step in steps)
     low, high = (-peak if signed else float(shown.min())), peak
+    more = "≥ " if high < float(values.max()) else ""
+    less = "≤ " if low > float(values.min()) and not style.positive else ""
     return (
-        f'<div class="ti-scale"><span>{_short(low)}</span>'
-        f'<i style="background:linear-gradient(90deg,{colours})"></i><span>{_short(high)}</span></div>'
+        f'<div class="ti-scale"><span>{less}{_short(low)}</span>'
+        f'<i style="background:linear-gradient(90deg,{colours})"></i><span>{more}{_short(high)}</span></div>'
     )
 
 

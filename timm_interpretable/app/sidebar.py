@@ -31,6 +31,7 @@ class Sidebar:
 
     def __init__(self, service: Service, examples: Sequence["Example"]) -> None:
         self.service, self.examples = service, examples
+        self._on_example: list[tuple[Any, Callable[[str], Any]]] = []
         self._on_picture: list[tuple[Callable[..., Any], list[Any], list[Any], dict[str, Any]]] = []
         with gr.Column(elem_id="ti-side", scale=0, min_width=272):
             self.picture = PictureInput(
@@ -51,7 +52,7 @@ class Sidebar:
                 elem_id="ti-evidence",
             )  # fmt: skip
             self.palette = gr.Dropdown(list(PALETTES), value="red and blue", label="Colours", filterable=False)
-            gr.HTML(PRIVACY, js_on_load=None, apply_default_css=False)
+            gr.HTML(PRIVACY, js_on_load=None, apply_default_css=False, elem_classes="ti-plain")
 
     def show(
         self, name: str, tab: gr.Tab, draw: Callable[..., Generator[Any]], inputs: list[Any], outputs: list[Any],
@@ -86,8 +87,19 @@ class Sidebar:
         gr.on([*shared, *(control.input for control in controls)], changed, inputs, outputs, **options)
         self._on_picture.append((changed, inputs, outputs, options))
 
+    def on_example(self, component: Any, value: Callable[[str], Any]) -> None:
+        """What a component becomes with an example of a data set, such as 'CIFAR-10'."""
+        self._on_example.append((component, value))
+
     def connect(self) -> None:
         """After all tabs are there."""
+        components = [component for component, _ in self._on_example]
+        for button, example in zip(self.buttons, self.examples, strict=True):
+            values = [str(example.path), *(value(example.data) for _, value in self._on_example)]
+            button.click(
+                lambda values=values: values, None, [self.picture, *components], queue=False, show_progress="hidden",
+                api_visibility="private", api_name="page_example",
+            )  # fmt: skip
         read = self.picture.change(
             self._read, [self.picture], [self.target], show_progress="hidden", concurrency_limit=4,
             api_visibility="private", api_name="page_read",

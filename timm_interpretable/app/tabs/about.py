@@ -12,7 +12,7 @@ TEXT = """
 
 - **Class map** (FA-CNN): every class owns a group of channels; their mean is the map, and the mean of the map times
   one temperature is the logit. The map is part of the forward pass.
-- **Class map less the other classes**: the same, less the mean map of all classes weighted by their probabilities.
+- **Class map, contrast**: the same, less the mean map of all classes weighted by their probabilities.
   A constant that all classes share cannot be seen in it.
 - **Contributions** (CoDA-Net): for each picture the network is one linear map. Its row for a class times the
   picture is what every pixel adds to the logit. **Weights**: that row as colours, on the pixels that speak for the
@@ -51,7 +51,7 @@ Conditions, baselines and localisation stand in the models' cards.
   Classification and Face Recognition*, [arXiv 2605.12017](https://arxiv.org/abs/2605.12017).
 - Grad-CAM: Selvaraju et al., 2017. Integrated gradients: Sundararajan et al., 2017, by Captum. RISE: Petsiuk et
   al., 2018.
-- Example pictures: two drawings by this project (Apache-2.0), and Chelsea the cat, a photograph by Stéfan van der
+- Example pictures: drawings by this project (Apache-2.0), and Chelsea the cat, a photograph by Stéfan van der
   Walt (CC0).
 
 ## Limits
@@ -81,8 +81,9 @@ else.
 def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     settings = service.settings
     text = TEXT.format(
-        ig=IG_STEPS, fame=FAME_STEPS, rise=RISE_MASKS, table=_table(service), side=settings.side, address="http://127.0.0.1:7860",
-        megabytes=settings.max_bytes // 2**20, megapixels=settings.max_pixels // 10**6, minutes=round(settings.keep_seconds / 60),
+        ig=IG_STEPS, fame=FAME_STEPS, rise=RISE_MASKS, table=_table(service), side=settings.side,
+        address="http://127.0.0.1:7860", megabytes=settings.max_bytes // 2**20,
+        megapixels=settings.max_pixels // 10**6, minutes=round(settings.keep_seconds / 60),
     )  # fmt: skip
     gr.Markdown(text, elem_id="ti-about")
 

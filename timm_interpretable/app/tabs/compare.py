@@ -75,25 +75,18 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     for result in results:  # events of our own, which `gr.on` does not take
         result.pick(pick, [*pickers, side.palette, side.view], outputs, api_name="page_pick", **options, **quiet)
         result.stop(stop, None, results, queue=False, api_name="page_stop", **quiet)
-    for button, example in zip(side.buttons, side.examples, strict=True):
-        columns = [str(choice) for choice in service.engine.defaults(example.data)]
-        columns += [NONE] * (COLUMNS - len(columns))
-        button.click(
-            lambda path=str(example.path), columns=columns: [path, *columns], None, [side.picture, *pickers],
-            queue=False, api_name="page_example", **quiet,
-        )  # fmt: skip
+    for i, picker in enumerate(pickers):
+        side.on_example(picker, lambda data, i=i: _default(service, i, data))
 
 
 def _columns(service: Service) -> tuple[list[gr.Dropdown], list[gr.HTML]]:
-    defaults = [str(choice) for choice in service.engine.defaults()]
-    defaults += [NONE] * (COLUMNS - len(defaults))
     pickers, results = [], []
     with gr.Row(elem_id="ti-columns", equal_height=False):
         for i in range(COLUMNS):
             with gr.Column(elem_classes="ti-column", min_width=260):
                 pickers.append(
                     gr.Dropdown(
-                        labelled(service, none=i == COLUMNS - 1), value=defaults[i], label=f"Explanation {i + 1}",
+                        labelled(service, none=i == COLUMNS - 1), value=_default(service, i), label=f"Explanation {i + 1}",
                         container=False, filterable=False, elem_classes="ti-picker",
                     )
                 )  # fmt: skip
@@ -107,6 +100,11 @@ def _columns(service: Service) -> tuple[list[gr.Dropdown], list[gr.HTML]]:
                 )
                 gr.HTML(_OPACITY.format(n=i + 1), js_on_load=None, apply_default_css=False, elem_classes="ti-under")
     return pickers, results
+
+
+def _default(service: Service, column: int, data: str | None = None) -> str:
+    choices = service.engine.defaults(data)
+    return str(choices[column]) if column < len(choices) else NONE
 
 
 def run(service: Service, texts: Sequence[str], target: str, style: Style, request: gr.Request) -> Generator[list[Any]]:

@@ -28,7 +28,7 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
         second = gr.Dropdown(
             [("the second", ""), *names], value="", label="… rather than", filterable=False, elem_id="ti-rather"
         )
-    result = gr.HTML(empty(), js_on_load=None, apply_default_css=False)
+    result = gr.HTML(empty(), js_on_load=None, apply_default_css=False, elem_classes="ti-plain")
 
     def draw(name: str, why: str, rather: str, palette: str, view: str, request: gr.Request) -> Generator[str]:
         try:
@@ -55,6 +55,9 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     inputs = [model, first, second, side.palette, side.view]
     side.show("contrast", tab, draw, inputs, [result], [first, second], **SHOWN)
     quiet: dict[str, Any] = dict(show_progress="hidden", api_visibility="private")
+    side.on_example(model, lambda data: next(e.name for e in entries if e.data == data))
+    for component, i in ((first, 0), (second, 1)):
+        side.on_example(component, lambda data, i=i: choose_model(next(e.name for e in entries if e.data == data))[i])
     choice = model.input(choose_model, [model], [first, second], api_name="page_classes", **quiet)
     choice.then(draw, inputs, [result], api_name="page_contrast", **SHOWN, **quiet)
 

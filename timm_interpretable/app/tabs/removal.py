@@ -70,7 +70,7 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
         explanation = gr.Dropdown(labels, value=str(quick[0]), label="By the map of", filterable=False)
         order = gr.Radio(_ORDERS, value="most", label="Remove first", elem_id="ti-order")
         share = gr.Slider(0, 100, value=10, step=5, label="Pixels removed, %", elem_id="ti-share", buttons=[])
-    result = gr.HTML(empty(), js_on_load=None, apply_default_css=False)
+    result = gr.HTML(empty(), js_on_load=None, apply_default_css=False, elem_classes="ti-plain")
 
     def draw(text: str, which: str, percent: float, target: str, request: gr.Request) -> Generator[str]:
         try:
@@ -84,6 +84,7 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
         yield _drawn(found, names, which, min(max(float(percent) / 100, 0.0), 1.0))
 
     inputs = [explanation, order, share, side.target]
+    side.on_example(explanation, lambda data: str(service.engine.defaults(data)[0]))
     side.show("removal", tab, draw, inputs, [result], [explanation, order, share], **SHOWN)
 
 
@@ -94,22 +95,23 @@ def _drawn(found: Removal, names: tuple[str, ...], which: str, fraction: float) 
     picture = found.seen.copy()
     picture[order < round(FRACTIONS[step] * order.size)] = 0
     name, probs = names[found.target], found.probs[row, step]
-    gone = f"{FRACTIONS[step]:.0%}"
-    first = "most" if which == "most" else "least"
+    gone, first = f"{100 * FRACTIONS[step]:.0f} %", "most" if which == "most" else "least"
     alt = f"The picture without the {gone} of its pixels that are {first} important for {name}; they are black"
+    tenth = [words.percent(float(found.probs[i, 2, found.target])) for i in (0, 1)]
     label = (
-        f"Probability of {name} while pixels go. Most important first: {words.percent(found.probs[0, 2, found.target])} with "
-        f"10 % gone; least important first: {words.percent(found.probs[1, 2, found.target])}"
+        f"Probability of {name} while pixels go. With 10 % gone, the most important first: {tenth[0]}; "
+        f"the least important first: {tenth[1]}"
     )
     lines = [
         ("the most important first", "ti-most", found.probs[0, :, found.target]),
         ("the least important first", "ti-least", found.probs[1, :, found.target]),
     ]
+    image = render.address(render.nearest(picture))
     return (
-        f'<div class="ti-pair"><div><img class="ti-removed" src="{render.address(render.nearest(picture))}" alt="{escape(alt)}">'
+        f'<div class="ti-pair"><div><img class="ti-removed" src="{image}" alt="{escape(alt)}">'
         f'<p class="ti-foot">{gone} of the pixels are black</p></div><div>'
-        '<p class="ti-lead">A good map makes the probability fall early when its most important pixels go, and hold long when '
-        "its least important ones do. Black pixels are themselves something that the model has hardly seen.</p>"
-        f"{render.bars(probs, names, found.target, picked=False)}"
+        '<p class="ti-lead">A good map makes the probability fall early when its most important pixels go, and hold '
+        "long when its least important ones do. Black pixels are themselves something that the model has hardly seen."
+        f"</p>{render.bars(probs, names, found.target, picked=False)}"
         f"{render.curve(lines, FRACTIONS, float(FRACTIONS[step]), label)}</div></div>"
     )
