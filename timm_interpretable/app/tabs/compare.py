@@ -86,8 +86,8 @@ def _columns(service: Service) -> tuple[list[gr.Dropdown], list[gr.HTML]]:
             with gr.Column(elem_classes="ti-column", min_width=260):
                 pickers.append(
                     gr.Dropdown(
-                        labelled(service, none=i == COLUMNS - 1), value=_default(service, i), label=f"Explanation {i + 1}",
-                        container=False, filterable=False, elem_classes="ti-picker",
+                        labelled(service, none=i == COLUMNS - 1), value=_default(service, i), container=False,
+                        label=f"Explanation {i + 1}", filterable=False, elem_classes="ti-picker",
                     )
                 )  # fmt: skip
                 results.append(
@@ -174,7 +174,7 @@ def column(state: State, style: Style, notes: tuple[str, ...] = ()) -> str:
 
 def _waiting(state: Waiting) -> str:
     name = METHODS[state.method].title
-    text = f"{name} waits for its turn" if state.queued else f"{name}: {state.fraction:.0%}"
+    text = f"{name} waits for its turn" if state.queued else f"{name}: {100 * state.fraction:.0f} %"
     return (
         f'<div class="ti-wait"><p>{text}</p>'
         f'<progress max="1" value="{state.fraction:.3f}" aria-label="{name}"></progress>'
@@ -183,4 +183,6 @@ def _waiting(state: Waiting) -> str:
 
 
 def _stopped(state: Waiting) -> str:
-    return f'<div class="ti-wait"><p>{METHODS[state.method].title} was stopped at {state.fraction:.0%}.</p></div>'
+    return (
+        f'<div class="ti-wait"><p>{METHODS[state.method].title} was stopped at {100 * state.fraction:.0f} %.</p></div>'
+    )
