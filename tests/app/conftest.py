@@ -1,17 +1,12 @@
 """One application per test run, served on 127.0.0.1 as `timm-interpretable app` serves it."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytest.importorskip("gradio")
-os.environ["HF_HUB_OFFLINE"] = "1"  # the client would ask the Hub whether an address is a Space
-
 from timm_interpretable.app.images import Picture, read_picture
-from timm_interpretable.app.page import build, bundled_examples, launch_options, private_cache
-from timm_interpretable.app.service import Service
 from timm_interpretable.app.settings import Settings
 from timm_interpretable.data.images import sample_images
 
@@ -21,12 +16,16 @@ SAMPLES = {sample.label: sample.path for sample in sample_images()}
 @dataclass
 class Served:
     url: str
-    service: Service
+    service: Any  # timm_interpretable.app.service.Service
     cache: Path  # gradio's files
 
 
 def start(settings: Settings, cache: Path | None = None):
     """A generator: the served application, closed at the end."""
+    pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
+    from timm_interpretable.app.page import build, bundled_examples, launch_options, private_cache
+    from timm_interpretable.app.service import Service
+
     cache = cache or private_cache()
     service = Service(settings)
     examples = bundled_examples()

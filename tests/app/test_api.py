@@ -13,7 +13,6 @@ import pytest
 import timm
 import torch
 from drawn_faces import draw_face
-from gradio_client import Client, handle_file
 from PIL import Image
 
 from timm_interpretable.app.engine import Choice
@@ -21,6 +20,11 @@ from timm_interpretable.app.images import read_picture
 from timm_interpretable.data.images import eval_transform
 
 from .conftest import SAMPLES
+
+Client, handle_file = (
+    getattr(pytest.importorskip("gradio_client", reason="gradio is not installed (extra `page`)"), name)
+    for name in ("Client", "handle_file")
+)
 
 GOLF = handle_file(str(SAMPLES["golf ball"]))
 

@@ -4,7 +4,6 @@ The server runs in a process of its own; every user is a thread that speaks to t
 pictures of its own. `pytest tests/app/test_load.py -m slow -s` prints the numbers of the long run.
 """
 
-import gc
 import json
 import os
 import subprocess
@@ -22,12 +21,13 @@ from timm_interpretable.app.engine import Engine
 from timm_interpretable.app.images import read_picture
 from timm_interpretable.app.settings import Settings
 
+pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
+
 SERVER = """
 from timm_interpretable.app.page import serve
 from timm_interpretable.app.settings import Settings
 serve(Settings(keep_seconds={keep}), server_name="127.0.0.1", server_port={port})
 """
-PICTURES = 4  # of every user, in turn
 BODY = [[], "", "red and blue", False]  # what /compare gets besides the picture
 
 
@@ -84,9 +84,9 @@ def compare(client: httpx.Client, url: str, path: Path) -> list[dict]:
     return told
 
 
-def load(users: int, seconds: float, folder: Path, port: int) -> dict[str, float]:
-    """What the users saw; asserts that every result is that of the user's own picture."""
-    paths = {(user, n): picture(user, n, folder) for user in range(users) for n in range(PICTURES)}
+def load(users: int, seconds: float, pictures: int, folder: Path, port: int) -> dict[str, float]:
+    """What the users saw, with so many pictures each; asserts that every result is that of the user's own picture."""
+    paths = {(user, n): picture(user, n, folder) for user in range(users) for n in range(pictures)}
     engine, serial = Engine(), {}
     for key, path in paths.items():
         states: list = []
@@ -100,19 +100,13 @@ def load(users: int, seconds: float, folder: Path, port: int) -> dict[str, float
     times: list[float] = []
     problems: list[str] = []
     try:
-        with httpx.Client(timeout=120) as client:
-            for user in range(min(users, 4)):  # models are loaded, threads are there
-                compare(client, server.url, paths[user, 0])
-        time.sleep(2 * keep + 1)
-        before = server.memory()
-        end = time.monotonic() + seconds
 
-        def use(user: int) -> None:
+        def use(user: int, end: float) -> None:
             try:
                 with httpx.Client(timeout=120) as client:
                     number = 0
-                    while time.monotonic() < end:
-                        key = (user, number % PICTURES)
+                    while number == 0 or time.monotonic() < end:
+                        key = (user, number % pictures)
                         start = time.monotonic()
                         told = compare(client, server.url, paths[key])
                         times.append(time.monotonic() - start)
@@ -124,15 +118,22 @@ def load(users: int, seconds: float, folder: Path, port: int) -> dict[str, float
             except Exception as error:
                 problems.append(f"user {user}: {type(error).__name__}: {error}")
 
-        threads = [threading.Thread(target=use, args=(user,)) for user in range(users)]
-        for thread in threads:
-            thread.start()
-        peak = before
-        while any(thread.is_alive() for thread in threads):
-            peak = max(peak, server.memory())
-            time.sleep(0.5)
-        time.sleep(2 * keep + 1)  # results grow old
-        gc.collect()
+        def everybody(end: float) -> float:
+            """All users at once; the most memory that was seen."""
+            threads = [threading.Thread(target=use, args=(user, end)) for user in range(users)]
+            for thread in threads:
+                thread.start()
+            most = 0.0
+            while any(thread.is_alive() for thread in threads):
+                most = max(most, server.memory())
+                time.sleep(0.5)
+            time.sleep(2 * keep + 1)  # results grow old
+            return most
+
+        everybody(0.0)  # once each: models are loaded, threads are there
+        before = server.memory()
+        times.clear()
+        peak = everybody(time.monotonic() + seconds)
         after = server.memory()
     finally:
         server.close()
@@ -144,16 +145,16 @@ def load(users: int, seconds: float, folder: Path, port: int) -> dict[str, float
 
 
 def test_eight_users_for_ten_seconds(tmp_path):
-    found = load(8, 10, tmp_path, 7896)
+    found = load(8, 10, 2, tmp_path, 7896)
     print(found)
     assert found["comparisons"] >= 8
-    assert found["after"] < found["before"] + 150
+    assert found["after"] < found["before"] + 100  # MiB
 
 
 @pytest.mark.slow
 def test_thirty_two_users_for_two_minutes(tmp_path):
-    found = load(32, 120, tmp_path, 7897)
+    found = load(32, 120, 4, tmp_path, 7897)
     print(found)
     assert found["comparisons"] >= 64
     assert found["p95"] < 60
-    assert found["after"] < found["before"] + 150  # MiB
+    assert found["after"] < found["before"] + 100  # MiB

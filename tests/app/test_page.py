@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `page`)")
 from .conftest import SAMPLES  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
