@@ -42,6 +42,7 @@ def open_page(browser, served):
 
     yield opened
     problems = [problem for context in contexts for page in context.pages for problem in page.problems]
+    problems += [p.url for c in contexts for p in c.pages if "[object" in p.locator("body").inner_text()]
     for context in contexts:
         context.close()
     assert not problems
@@ -108,7 +109,8 @@ def test_upload_compare_change_class_depth_download(open_page):
     animation = Image.open(download.value.path())
     assert (animation.format, animation.n_frames) == ("GIF", 8)
 
-    # the other tabs, with the same picture
+    # the other tabs, with the same picture; none of them has drawn itself unasked
+    assert not page.locator(".ti-triple, .ti-curve, .ti-decision").count()
     page.get_by_role("tab", name="Why A rather than B").click()
     page.locator(".ti-triple section").nth(2).wait_for()
     assert "golf ball rather than" in page.locator(".ti-triple h3").nth(2).inner_text()

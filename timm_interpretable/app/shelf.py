@@ -38,6 +38,9 @@ class Shelf:
             raise PictureError("There is no picture, or it has been here unused for too long: please choose one.")
         return picture
 
+    def has(self, session: str, place: str = "picture") -> bool:
+        return self._pictures.get((session, place)) is not None
+
     def take(self, session: str, place: str) -> None:
         """The page shows no picture in this place any more."""
         self._pictures.drop((session, place))

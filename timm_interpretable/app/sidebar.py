@@ -56,7 +56,7 @@ class Sidebar:
 
     def show(
         self, name: str, tab: gr.Tab, draw: Callable[..., Generator[Any]], inputs: list[Any], outputs: list[Any],
-        controls: Sequence[Any] = (), **options: Any,
+        controls: Sequence[Any] = (), busy: bool = True, **options: Any,
     ) -> None:  # fmt: skip
         """Let a tab draw itself when it is opened, by its controls, and when the picture or what tabs share changes.
 
@@ -67,19 +67,26 @@ class Sidebar:
             draw: a generator function of the inputs and `gr.Request`.
             inputs, outputs: components.
             controls: components of the tab itself whose changes by hand it follows.
+            busy: say in the first output that something is computed while the tab is being opened.
             options: of the events.
         """
-        turns, skipped = self.service.turns, [gr.skip()] * len(outputs)
+        turns, shelf = self.service.turns, self.service.shelf
+
+        def every(first: Any) -> Any:
+            # gradio takes the value of a single output as it is
+            return first if len(outputs) == 1 else [first, *[gr.skip()] * (len(outputs) - 1)]
 
         def opened(request: gr.Request, *values: Any) -> Generator[Any]:
             turns.open(session_of(request), name)
+            if busy and shelf.has(session_of(request)):
+                yield every(empty("Computing …"))
             yield from draw(*values, request=request)
 
         def changed(request: gr.Request, *values: Any) -> Generator[Any]:
             if turns.opened(session_of(request)) == name:
                 yield from draw(*values, request=request)
             else:
-                yield skipped
+                yield every(gr.skip())
 
         options = dict(show_progress="hidden", api_visibility="private", api_name=f"page_{name}") | options
         tab.select(opened, inputs, outputs, **options)

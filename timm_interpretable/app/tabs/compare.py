@@ -70,7 +70,7 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
         return [gr.skip()] * COLUMNS
 
     options: dict[str, Any] = dict(concurrency_limit=16, concurrency_id="compare", trigger_mode="multiple")
-    side.show("compare", tab, compare, inputs, outputs, pickers, **options)
+    side.show("compare", tab, compare, inputs, outputs, pickers, busy=False, **options)
     quiet: dict[str, Any] = dict(show_progress="hidden", api_visibility="private")
     for result in results:  # events of our own, which `gr.on` does not take
         result.pick(pick, [*pickers, side.palette, side.view], outputs, api_name="page_pick", **options, **quiet)
