@@ -18,6 +18,7 @@ class Served:
     url: str
     service: Any  # timm_interpretable.app.service.Service
     cache: Path  # gradio's files
+    page: Any  # gr.Blocks
 
 
 def start(settings: Settings, cache: Path | None = None):
@@ -33,7 +34,7 @@ def start(settings: Settings, cache: Path | None = None):
     _, url, _ = page.launch(
         prevent_thread_lock=True, server_name="127.0.0.1", **launch_options(service, examples)
     )  # fmt: skip
-    yield Served(url.rstrip("/"), service, cache)
+    yield Served(url.rstrip("/"), service, cache, page)
     page.close(verbose=False)
     service.close()
 

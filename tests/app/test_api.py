@@ -241,6 +241,26 @@ def test_a_client_that_dies_frees_its_place(served, tmp_path):
     assert np.isfinite(found.values).all()
 
 
+def test_nothing_escapes_the_cleaning(client, served):
+    """gradio deletes the old ones of the files that it knows of: all that calls leave behind must be among them."""
+    from gradio.route_utils import delete_files_created_by_app
+
+    client.predict(GOLF, api_name="/explain")
+    client.predict(GOLF, api_name="/compare")
+    files = [path for path in served.cache.rglob("*") if path.is_file()]
+    assert len(files) >= 4
+    delete_files_created_by_app(served.page, age=None)
+    left = {path.read_bytes() for path in served.cache.rglob("*") if path.is_file()}
+    ours = {path.read_bytes() for path in SAMPLES["cat"].parent.rglob("*.*g")}
+    assert left <= ours  # the pictures on the buttons of examples
+
+
+def test_what_the_page_does_not_use_is_not_there(served):
+    assert httpx.post(f"{served.url}/gradio_api/process_recording", files={"video": b"x"}).status_code == 404
+    assert httpx.get(f"{served.url}/gradio_api/deep_link").status_code == 404
+    assert httpx.get(f"{served.url}/monitoring").status_code in (403, 404)
+
+
 def test_files_go_with_the_page_that_sent_them(served, tmp_path):
     """As a page does it: a heartbeat that ends tells the server that the page was closed."""
     Image.effect_noise((40, 40), 60).convert("RGB").save(tmp_path / "mine.png")

@@ -10,6 +10,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+# parts of gradio that this page has no use for, one of which runs ffmpeg on what is sent
+_UNUSED = ("/process_recording", "/deep_link", "/run-history/connect", "/vibe-edit", "/vibe-code")
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
 
 
@@ -29,6 +31,9 @@ class Guard:
         path = unquote(unquote(scope["path"])).lower()
         if ("/file=" in path and "://" in path.replace(":/", "://")) or "/proxy=" in path:
             await _refuse(send, 403, "Addresses on the web are not fetched.")
+            return
+        if path.rstrip("/").endswith(_UNUSED):
+            await _refuse(send, 404, "Not found.")
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.limit:

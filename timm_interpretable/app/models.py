@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 import timm_interpretable  # noqa: F401  registers the models
 from timm_interpretable.data.images import eval_transform, to_picture
-from timm_interpretable.models.weights import HUB_PUBLISHED, released, weights_source
+from timm_interpretable.models.weights import (
+    CIFAR10_CLASSES,
+    HUB_PUBLISHED,
+    IMAGENETTE_CLASSES,
+    released,
+    weights_source,
+)
 from timm_interpretable.viz import Array
 
 
@@ -37,6 +43,7 @@ CATALOGUE = (
     Entry("facnn_resnet18.cifar10", "FA-CNN", "CIFAR-10"),
     Entry("coda_net_s.cifar10", "CoDA-Net", "CIFAR-10"),
 )
+_CLASSES = {"Imagenette": IMAGENETTE_CLASSES, "CIFAR-10": CIFAR10_CLASSES}
 FACES = Entry("face_resnet10.orl", "Face network", "ORL")
 
 
@@ -54,7 +61,7 @@ class Model:
         self.net: Any = net.eval().requires_grad_(False).to(device)
         self.transform: Callable[[Image.Image], Tensor] = eval_transform(net)
         config: Any = net.pretrained_cfg
-        self.class_names: tuple[str, ...] = tuple(config.get("label_names") or ())
+        self.class_names: tuple[str, ...] = tuple(config.get("label_names") or _CLASSES.get(entry.data, ()))
         self.input_size: tuple[int, ...] = tuple(config["input_size"][-2:])
         mean, std = (torch.tensor(config[key], device=device)[:, None, None] for key in ("mean", "std"))
         # what black and white pixels are to the network, (C, 1, 1), and one of 255 steps between them
@@ -114,7 +121,7 @@ class Models:
 
     def class_names(self, name: str) -> tuple[str, ...]:
         """Of a model that need not be loaded."""
-        return tuple(timm.get_pretrained_cfg(name).label_names or ())
+        return tuple(timm.get_pretrained_cfg(name).label_names or _CLASSES.get(self.entry(name).data, ()))
 
     def input_size(self, name: str) -> tuple[int, ...]:
         """Width and height, of a model that need not be loaded."""

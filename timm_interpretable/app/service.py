@@ -22,6 +22,7 @@ class Turns:
     def __init__(self) -> None:
         self._latest: dict[str, dict[str, int]] = defaultdict(dict)
         self._open: dict[str, str] = {}
+        self._stopped: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
     def begin(self, session: str, tab: str) -> int:
@@ -32,6 +33,14 @@ class Turns:
 
     def over(self, session: str, tab: str, turn: int) -> bool:
         return self._latest[session].get(tab, 0) != turn
+
+    def stop(self, session: str, tab: str) -> None:
+        """End the run without a new one."""
+        self._stopped[session, tab] = self.begin(session, tab)
+
+    def stopped(self, session: str, tab: str) -> bool:
+        """Whether the last run was ended by hand; else a newer one has taken its place."""
+        return self._stopped.get((session, tab)) == self._latest[session].get(tab, 0)
 
     def open(self, session: str, tab: str) -> None:
         """The page shows this tab now."""
@@ -45,6 +54,8 @@ class Turns:
         with self._lock:
             self._latest.pop(session, None)
             self._open.pop(session, None)
+            for key in [key for key in self._stopped if key[0] == session]:
+                del self._stopped[key]
 
 
 @dataclass

@@ -66,7 +66,7 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
 
     def stop(request: gr.Request) -> list[Any]:
         """End what runs; what is there stays."""
-        service.turns.begin(session_of(request), "compare")
+        service.turns.stop(session_of(request), "compare")
         return [gr.skip()] * COLUMNS
 
     options: dict[str, Any] = dict(concurrency_limit=16, concurrency_id="compare", trigger_mode="multiple")
@@ -128,6 +128,8 @@ def run(service: Service, texts: Sequence[str], target: str, style: Style, reque
         if isinstance(states[0], Explanation) and not classes_shown:
             update[COLUMNS], classes_shown = gr.update(choices=classes(states[0]), value=target), True
         if service.turns.over(session, "compare", turn):
+            if not service.turns.stopped(session, "compare"):
+                return  # the columns belong to a newer run
             stopped = [_stopped(state) if isinstance(state, Waiting) else gr.skip() for state in states]
             yield [*stopped, *[gr.skip()] * (COLUMNS + 1 - len(states))]
             return

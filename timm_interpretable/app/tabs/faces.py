@@ -72,12 +72,13 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
             return
         for state in faces.run(service.engine, both[0], both[1], which):
             if service.turns.over(session, "faces", turn):
-                yield '<p class="ti-lead">Stopped.</p>'
+                if service.turns.stopped(session, "faces"):
+                    yield '<p class="ti-lead">Stopped.</p>'
                 return
             yield _waiting(state) if isinstance(state, Waiting) else _drawn(state, Style(palette))
 
     def stop(request: gr.Request) -> Any:
-        service.turns.begin(session_of(request), "faces")
+        service.turns.stop(session_of(request), "faces")
         return gr.skip()
 
     quiet: dict[str, Any] = dict(show_progress="hidden", api_visibility="private")
