@@ -165,6 +165,28 @@ def test_a_newer_choice_takes_the_place_of_a_slow_one(open_page, served):
     assert served.service.engine.desk.busy() == 0
 
 
+def test_examples_outlive_the_pages_that_used_them(open_page, served, monkeypatch):
+    monkeypatch.setattr("timm_interpretable.app.shelf._IN_TRANSIT", 0.0)
+    page = open_page()
+    page.get_by_role("button", name="Example: parachute").click()
+    explained(page, "parachute")
+    shelf = served.service.shelf
+    (session,) = [key[0] for key, value in shelf._pictures._values.items() if value[0] is shelf.get(*key)][-1:]
+    page.close()
+    page = open_page()
+    for _ in range(100):
+        if not shelf.has(session):
+            break
+        page.wait_for_timeout(200)
+    assert not shelf.has(session)
+    page.reload()
+    page.get_by_role("button", name="Example: parachute").wait_for()
+    page.wait_for_timeout(1000)
+    widths = page.evaluate("[...document.querySelectorAll('.ti-example img')].map(image => image.naturalWidth)")
+    assert len(widths) == 3
+    assert all(widths)
+
+
 def test_wrong_files_get_a_sentence(open_page):
     page = open_page()
     upload(page, {"name": "holiday.png", "mimeType": "image/png", "buffer": b"this is no picture"})

@@ -5,6 +5,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.processing_utils import save_file_to_cache
 
 from timm_interpretable.app.components import PictureInput, Sent
 from timm_interpretable.app.render import PALETTES
@@ -44,6 +45,9 @@ class Sidebar:
                     gr.Button(f"Example: {e.label}", icon=str(e.path), elem_classes="ti-example", min_width=0)
                     for e in examples
                 ]
+            # gradio's copies of the examples are shown on the buttons: they outlive the pages that have used them
+            self._copies = {save_file_to_cache(e.path, cache_dir=self.picture.GRADIO_CACHE) for e in examples}
+            self.picture.keep_in_cache |= self._copies
             self.target = gr.Radio(
                 [("each model’s own first", "")], value="", label="Class to explain", elem_id="ti-classes"
             )
@@ -119,5 +123,6 @@ class Sidebar:
         if sent is None:
             self.service.shelf.take(session, "picture")
         else:
-            self.service.shelf.put(session, "picture", sent.picture, sent.file)
+            file = None if sent.file in self._copies else sent.file
+            self.service.shelf.put(session, "picture", sent.picture, file)
         return gr.update(choices=[("each model’s own first", "")], value="")
