@@ -1,6 +1,7 @@
 """Two or three explanations of one picture, side by side."""
 
 from collections.abc import Generator, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -76,7 +77,7 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
         result.pick(pick, [*pickers, side.palette, side.view], outputs, api_name="page_pick", **options, **quiet)
         result.stop(stop, None, results, queue=False, api_name="page_stop", **quiet)
     for i, picker in enumerate(pickers):
-        side.on_example(picker, lambda data, i=i: _default(service, i, data))
+        side.on_example(picker, partial(_default, service, i))
 
 
 def _columns(service: Service) -> tuple[list[gr.Dropdown], list[gr.HTML]]:

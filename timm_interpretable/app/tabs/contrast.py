@@ -55,9 +55,13 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     inputs = [model, first, second, side.palette, side.view]
     side.show("contrast", tab, draw, inputs, [result], [first, second], **SHOWN)
     quiet: dict[str, Any] = dict(show_progress="hidden", api_visibility="private")
-    side.on_example(model, lambda data: next(e.name for e in entries if e.data == data))
-    for component, i in ((first, 0), (second, 1)):
-        side.on_example(component, lambda data, i=i: choose_model(next(e.name for e in entries if e.data == data))[i])
+
+    def suited(data: str) -> str:
+        return next(e.name for e in entries if e.data == data)
+
+    side.on_example(model, suited)
+    side.on_example(first, lambda data: choose_model(suited(data))[0])
+    side.on_example(second, lambda data: choose_model(suited(data))[1])
     choice = model.input(choose_model, [model], [first, second], api_name="page_classes", **quiet)
     choice.then(draw, inputs, [result], api_name="page_contrast", **SHOWN, **quiet)
 
