@@ -19,9 +19,14 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["elide", "explanation_figure", "overlay", "verification_figure", "weight_picture"]
+__all__ = [
+    "COLOURS", "elide", "explanation_figure", "heat_layer", "overlay", "verification_figure", "weight_picture",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
+
+COLOURS = ("RdBu_r", "inferno")
+"""Matplotlib's names of the colours of signed maps, and of maps without negative values."""
 
 _DPI = 100
 _WIDTH = 14.0  # inches
@@ -31,27 +36,39 @@ _PER_ROW = 9  # panels through depth, at most
 _GREY = 0.55  # what the colour bar shows behind the see-through end of the colours
 
 
-def overlay(image: Array | Tensor, class_map: Array | Tensor) -> Array:
+def overlay(image: Array | Tensor, class_map: Array | Tensor, colours: tuple[str, str] = COLOURS) -> Array:
     """A class map as heat on the grey picture, 8-bit RGB of the picture's size.
 
     Negative values are blue and positive ones red, symmetric about 0; a map without negative values runs from purple to
-    yellow, from its minimum to its maximum. The closer to 0, or to that minimum, the more of the picture shows through.
+    yellow, from its minimum to its maximum (unless `colours` says otherwise). The closer to 0, or to that minimum, the
+    more of the picture shows through.
 
     Args:
         image: 8-bit RGB picture `(H, W, 3)`.
         class_map: signed map `(h, w)` of any size; enlarged bilinearly.
+        colours: matplotlib's names, for signed maps and for maps without negative values.
     """
-    picture, values = _picture(image), _map(class_map)
-    height, width = picture.shape[:2]
-    if values.shape != (height, width):
-        values = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
-    colors, norm = _heat(values)
-    heat = colors(norm(values))
+    picture = _picture(image)
+    heat = _heat_colours(_map(class_map), picture.shape[:2], colours)
     grey = picture @ np.array([0.299, 0.587, 0.114]) / 255
     # lifted shadows: on black, colour would be hard to tell apart
     grey = (0.15 + 0.80 * grey)[..., None]
     mixed = grey * (1 - heat[..., 3:]) + heat[..., :3] * heat[..., 3:]
     return (mixed.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def heat_layer(
+    class_map: Array | Tensor, size: tuple[int, int] | None = None, colours: tuple[str, str] = COLOURS
+) -> Array:
+    """The heat alone, to be laid over a picture: 8-bit RGBA `(H, W, 4)`; what `overlay` mixes in.
+
+    Args:
+        class_map: signed map `(h, w)`; enlarged bilinearly.
+        size: height and width; those of the map by default.
+        colours: matplotlib's names, for signed maps and for maps without negative values.
+    """
+    values = _map(class_map)
+    return (_heat_colours(values, size or values.shape, colours) * 255).round().astype(np.uint8)
 
 
 def weight_picture(weights: Array | Tensor, contribution: Array | Tensor, percentile: float = 99.5) -> Array:
@@ -229,7 +246,7 @@ def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, 
         values = _map(one)
         signed = values.min() < 0
         low = -_peak(values) if signed else float(values.min())
-        colors = matplotlib.colormaps["RdBu_r" if signed else "inferno"]
+        colors = matplotlib.colormaps[COLOURS[0 if signed else 1]]
         ax.imshow(values, cmap=colors, vmin=low, vmax=max(_peak(values), low + 1e-12), interpolation="nearest")
         _plain(ax.set_title(f"{depth_label} {i}", fontsize=12, color=_INK, pad=4))
         ax.set_xlabel(_range(values), fontsize=10, color=_QUIET, labelpad=3)
@@ -257,7 +274,15 @@ def _color_bar(ax: Axes, values: Array, label: str, width: int) -> None:
     bar.set_label("\n".join(textwrap.wrap(label + unit, width)), fontsize=12, color=_INK, labelpad=6)
 
 
-def _heat(values: Array) -> tuple[Colormap, Normalize]:
+def _heat_colours(values: Array, size: tuple[int, ...], names: tuple[str, str]) -> Array:
+    height, width = size
+    if values.shape != (height, width):
+        values = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
+    colors, norm = _heat(values, names)
+    return np.asarray(colors(norm(values)))
+
+
+def _heat(values: Array, names: tuple[str, str] = COLOURS) -> tuple[Colormap, Normalize]:
     """Colours with opacity that grows with the distance from 0, and the scale for them.
 
     A map without negative values starts at its minimum: a level that all positions share tells them not apart.
@@ -266,7 +291,7 @@ def _heat(values: Array) -> tuple[Colormap, Normalize]:
     signed = values.min() < 0
     low = -peak if signed else min(float(values.min()), peak * (1 - 1e-6))
     steps = np.linspace(-1, 1, 511) if signed else np.linspace(0, 1, 256)
-    rgba = matplotlib.colormaps["RdBu_r" if signed else "inferno"]((steps + 1) / 2 if signed else 0.25 + 0.7 * steps)
+    rgba = matplotlib.colormaps[names[0 if signed else 1]]((steps + 1) / 2 if signed else 0.25 + 0.7 * steps)
     rgba[:, 3] = 0.05 + 0.75 * np.abs(steps)
     return ListedColormap(rgba), Normalize(low, peak)
 

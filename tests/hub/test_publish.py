@@ -191,6 +191,21 @@ def test_space_folder(space):
         space_upload("org")
 
 
+def test_space_brings_its_wheel(space, tmp_path):
+    (space / "README.md").write_text("---\nsdk: gradio\n---\n")
+    (space / "requirements.txt").write_text("timm-interpretable[space]\n")
+    wheel = tmp_path / f"timm_interpretable-{__version__}-py3-none-any.whl"
+    with pytest.raises(PublishError, match="is not the wheel of this version"):
+        space_upload("org", wheel=wheel)
+    wheel.write_bytes(b"PK")
+    upload = space_upload("org", wheel=wheel)
+    assert upload.files == ("README.md", "requirements.txt", wheel.name)
+    (line,) = (upload.folder / "requirements.txt").read_text().splitlines()
+    assert line.startswith("timm-interpretable[space] @ http")
+    assert line.endswith(f"/spaces/org/timm-interpretable/resolve/main/{wheel.name}")
+    assert (space / "requirements.txt").read_text() == "timm-interpretable[space]\n"  # the folder itself stays
+
+
 def test_space_is_published(hub, worker, space, tmp_path):
     (space / "README.md").write_text("---\nsdk: gradio\n---\n")
     (space / "app.py").write_text("print('hello')\n")

@@ -6,6 +6,7 @@ import typer
 
 from timm_interpretable import __version__
 from timm_interpretable.cli import (
+    app as app_command,
     bench,
     bench_coda,
     bench_fame,
@@ -51,6 +52,7 @@ app.command("card")(card.card)
 app.command("publish")(publish.publish)
 app.command("verify")(verify.verify)
 app.command("benchmark")(benchmark.benchmark)
+app.command("app")(app_command.app)
 app.command("evaluate-faces")(evaluate_faces.evaluate_faces)
 bench.bench_app.command("coda")(bench_coda.coda)
 bench.bench_app.command("fame")(bench_fame.fame)

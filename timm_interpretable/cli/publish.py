@@ -1,5 +1,6 @@
 """`timm-interpretable publish`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,9 @@ def publish(
     namespace: Annotated[str, typer.Option(help="Organisation or user on the Hub.")] = ...,  # type: ignore[assignment]
     all_models: Annotated[bool, typer.Option("--all", help="Every released model.")] = False,
     space: Annotated[bool, typer.Option("--space", help="The Space, from spaces_app.")] = False,
+    wheel: Annotated[
+        Path | None, typer.Option(help="Wheel of this version that the Space installs, while it is not on PyPI.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     revision_tag: Annotated[
         bool, typer.Option("--revision-tag", help="Also tag with the version of this package.")
@@ -25,6 +29,8 @@ def publish(
     """Bring released models and the Space to the Hub, where they are not yet what they should be."""
     if not (models or all_models or space):
         fail("nothing to publish; name models, or give --all or --space")
+    if wheel is not None and not space:
+        fail("--wheel is for the Space; give --space too")
     from huggingface_hub import HfApi
 
     from timm_interpretable.hub.publish import changes, model_upload, publish as upload, require_token, space_upload
@@ -35,7 +41,7 @@ def publish(
             require_token()
         # everything is checked before anything is sent
         uploads = [model_upload(name, namespace, revision_tag) for name in (released() if all_models else models or ())]
-        uploads += [space_upload(namespace, revision_tag)] if space else []
+        uploads += [space_upload(namespace, revision_tag, wheel)] if space else []
         api = HfApi()
         for each in uploads:
             done = changes(api, each) if dry_run else upload(api, each)

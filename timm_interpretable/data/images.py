@@ -59,18 +59,25 @@ def sample_of(labels: Iterable[str]) -> Sample:
     return next((sample for sample in _CATALOGUE if sample.label in known), _CATALOGUE[0])
 
 
-def load_image(path: str | Path) -> Image.Image:
+def load_image(path: str | Path, max_pixels: int | None = None, formats: tuple[str, ...] | None = None) -> Image.Image:
     """A picture file as 8-bit RGB: the first frame, turned as its EXIF orientation says, transparency on white.
 
+    Args:
+        path: the file.
+        max_pixels: a limit below Pillow's own, tested before the picture is decoded.
+        formats: those of Pillow that are tried, such as `("JPEG", "PNG")`; all of them by default.
+
     Raises:
-        ImageError: the file is missing, not an image, damaged, without pixels, or larger than Pillow's limit of pixels.
+        ImageError: the file is missing, not an image, damaged, without pixels, or larger than the limit of pixels.
     """
-    path = Path(path)
+    path, limit = Path(path), max_pixels or Image.MAX_IMAGE_PIXELS
+    if formats is not None:
+        Image.init()  # else Pillow knows only the commonest
     try:
         # the limit is tested below: a size over it is an error here, not a warning on the user's terminal
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path, formats=formats)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -78,7 +85,7 @@ def load_image(path: str | Path) -> Image.Image:
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not an image, of an unknown format, or without pixels") from None
     except Image.DecompressionBombError as error:
-        raise _too_large(path, int(re.findall(r"\d+", str(error))[0])) from None
+        raise _too_large(path, int(re.findall(r"\d+", str(error))[0]), limit) from None
     except PermissionError:
         raise ImageError(f"{path}: no permission to read it") from None
     except Exception as error:  # Pillow's readers raise errors of many types on damaged headers
@@ -86,16 +93,16 @@ def load_image(path: str | Path) -> Image.Image:
 
     with image:
         width, height = image.size
-        if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-            raise _too_large(path, width * height)
+        if limit is not None and width * height > limit:
+            raise _too_large(path, width * height, limit)
         try:
             return _to_rgb(ImageOps.exif_transpose(image))
         except Exception as error:  # and so do its decoders, on damaged or truncated data
             raise ImageError(f"{path}: damaged or truncated image ({_one_line(error)})") from None
 
 
-def _too_large(path: Path, pixels: int) -> ImageError:
-    return ImageError(f"{path}: too large, {pixels:,} pixels where the limit is {Image.MAX_IMAGE_PIXELS:,}")
+def _too_large(path: Path, pixels: int, limit: int | None) -> ImageError:
+    return ImageError(f"{path}: too large, {pixels:,} pixels where the limit is {limit:,}")
 
 
 def _one_line(error: Exception) -> str:

@@ -1,10 +1,12 @@
 """Upload released models and the Space to the Hub: one commit each, tagged, and checked by downloading it again."""
 
+import atexit
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 import timm
 import torch
@@ -90,11 +92,13 @@ def model_upload(name: str, namespace: str, version_tag: bool = False) -> Upload
     return Upload(f"{namespace}/{name}", folder, tuple(found), tags, model=name)
 
 
-def space_upload(namespace: str, version_tag: bool = False) -> Upload:
+def space_upload(namespace: str, version_tag: bool = False, wheel: Path | None = None) -> Upload:
     """The folder of the Space, `spaces_app` in a clone.
 
+    wheel: of this version, which the Space installs instead of what PyPI has; it becomes one of its files.
+
     Raises:
-        PublishError: it is not there, its README names no sdk, or it holds pickles.
+        PublishError: it is not there, its README names no sdk, it holds pickles, or the wheel is another one.
     """
     folder = CARD_FOLDERS[-1].parent / "spaces_app"
     if not (folder / "README.md").is_file():
@@ -104,6 +108,8 @@ def space_upload(namespace: str, version_tag: bool = False) -> Upload:
         raise PublishError(
             f"{folder / 'README.md'} names the sdk {sdk!r}, expected one of {constants.SPACES_SDK_TYPES}."
         )
+    if wheel is not None:
+        folder = _with_wheel(folder, wheel, f"{namespace}/{SPACE}")
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     files = tuple(p.as_posix() for p in paths if not any(part.startswith((".", "__pycache__")) for part in p.parts))
     pickles = [file for file in files if file.lower().endswith(_PICKLES)]
@@ -111,6 +117,21 @@ def space_upload(namespace: str, version_tag: bool = False) -> Upload:
         raise PublishError(f"{folder} holds {', '.join(pickles)}; weights are published as safetensors only.")
     tags = (f"v{__version__}",) if version_tag else ()
     return Upload(f"{namespace}/{SPACE}", folder, files, tags, "space", sdk=str(sdk))
+
+
+def _with_wheel(folder: Path, wheel: Path, repo_id: str) -> Path:
+    """A copy of the folder with the wheel in it, and its address on the Hub among the requirements."""
+    if not wheel.is_file() or not wheel.name.startswith(f"timm_interpretable-{__version__}-") or wheel.suffix != ".whl":
+        expected = f"timm_interpretable-{__version__}-….whl"
+        raise PublishError(f"{wheel} is not the wheel of this version, expected {expected}.")
+    copy = Path(mkdtemp(prefix="space-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    shutil.copytree(folder, copy, dirs_exist_ok=True)
+    shutil.copy(wheel, copy)
+    # installing begins before the Space's files are there, so the wheel is named by its address and not by its path
+    address = f"{constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{wheel.name}"
+    (copy / "requirements.txt").write_text(f"timm-interpretable[space] @ {address}\n", encoding="utf-8")
+    return copy
 
 
 def require_token() -> None:

@@ -1,0 +1,49 @@
+"""`timm-interpretable app`: refuses what cannot work before it loads anything."""
+
+import socket
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from timm_interpretable.cli import app
+
+
+def run(*args: str):
+    return CliRunner().invoke(app, ["app", *args])
+
+
+def test_without_gradio(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    result = run()
+    assert result.exit_code == 2
+    assert "pip install 'timm-interpretable[space]'" in result.stderr
+
+
+@pytest.mark.parametrize("args", [("--port", "70000"), ("--max-megabytes", "0"), ("--keep-minutes", "0")])
+def test_values_out_of_range(args):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert "Invalid value" in result.stderr
+
+
+def test_a_port_that_is_taken():
+    pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = run("--port", str(port))
+    assert result.exit_code == 2
+    assert str(port) in result.stderr
+
+
+def test_settings_reach_the_page(monkeypatch):
+    pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
+    seen = {}
+    monkeypatch.setattr(
+        "timm_interpretable.app.page.serve", lambda settings, **options: seen.update(s=settings, **options)
+    )
+    assert run("--port", "0", "--max-megabytes", "3", "--keep-minutes", "2", "--host", "0.0.0.0").exit_code == 0
+    assert (seen["s"].max_bytes, seen["s"].keep_seconds) == (3 * 2**20, 120)
+    assert (seen["server_name"], seen["server_port"], seen["share"]) == ("0.0.0.0", None, False)
