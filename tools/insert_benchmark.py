@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
         for model in results["models"]:
             card = _REPOSITORY / "hub_cards" / model
             if card.is_dir():
-                insert_into_card(card, results, f"../../{link}")
+                insert_into_card(card, results, link)
     insert_into_readme(_REPOSITORY / "README.md", found)
 
 

@@ -162,3 +162,7 @@ def test_cards_get_a_section_and_entries_of_the_model_index(results, tmp_path):
     accuracy = [r for r in before.data.eval_results if r.metric_type == "accuracy"]
     assert accuracy == [r for r in card.data.eval_results if r.metric_type == "accuracy"]
     assert not any("random" in name for _, name in metrics)
+    splits = {r.metric_type: (r.dataset_split, r.dataset_name) for r in card.data.eval_results}
+    assert splits["energy"][0] == "20 images with boxes"
+    assert splits["accuracy"][0] is None
+    assert splits["accuracy"][1] == accuracy[0].dataset_name

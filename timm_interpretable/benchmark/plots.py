@@ -156,7 +156,7 @@ def _labels(points: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, flo
                 break
         else:
             groups.append(([name], (x, y)))
-    return {" = ".join(names) if len(names) < 3 else "\n= ".join(names): at for names, at in groups}
+    return {", ".join(names) if len(names) < 3 else ",\n".join(names): at for names, at in groups}
 
 
 def _figure(width: float, height: float) -> Figure:

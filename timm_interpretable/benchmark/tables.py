@@ -143,9 +143,9 @@ def _mark(paired: Mapping[str, Any] | None, name: str) -> str:
 
 
 def _images(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many there were: for the cheapest of the numbers, and the costliest."""
-    counts = [row["images"] for row in rows if "images" in row]
-    return " / ".join(dict.fromkeys((str(max(counts)), str(min(counts))))) if counts else "-"
+    """How many there were for the numbers of a method, the most first."""
+    counts = sorted({row["images"] for row in rows if "images" in row}, reverse=True)
+    return " / ".join(map(str, counts)) or "-"
 
 
 def _best(name: str, rows: Sequence[Mapping[str, Any]]) -> float | None:

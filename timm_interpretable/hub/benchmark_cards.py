@@ -14,24 +14,26 @@ __all__ = ["insert_into_card", "insert_into_readme"]
 
 _OWN = ("class map", "contributions", "Grad-CAM")
 _INDEXED = ("energy", "pointing", "grids", "removal_least", "removal_most", "road_least", "road_most")
+_SETS = {"boxes": "images with boxes", "removal": "images", "road": "images", "grids": "grids"}
 _README_METHODS = (
     "class map", "class map (average)", "class map (contrast)", "contributions", "contributions (smoothed)",
     "Grad-CAM", "input x gradient", "integrated gradients", "occlusion", "patch permutation", "RISE", "FAME", "random",
 )  # fmt: skip
 _LEGEND = (
     "Chance: {chance}. Removed: mean probability of the true class while a quarter of the pixels turn black, the least "
-    "or the most important first; ROAD: while nine tenths are imputed. In bold the best of those measured on all "
-    "images; images: of the cheap and of the costly numbers."
+    "or the most important first; ROAD: while nine tenths are imputed. Scattered black pixels break the prediction "
+    "whatever they hit, as `random` shows: where maps are noisy, removal says little. In bold the best of those "
+    "measured on all images; images: of pixel removal, of boxes or grids, and of costly methods and ROAD."
 )
 
 
-def insert_into_card(folder: Path, results: Mapping[str, Any], link: str) -> None:
+def insert_into_card(folder: Path, results: Mapping[str, Any], where: str) -> None:
     """Section `Benchmark` and entries of the model index; those of an earlier benchmark go.
 
     Args:
         folder: `hub_cards/<arch>.<tag>`, whose model is among the results.
         results: of `results.json`.
-        link: where the whole results are.
+        where: path of the whole results in the project; a card on the Hub has no such file beside it.
 
     Raises:
         ValueError: the card has no section before which the new one belongs.
@@ -42,7 +44,7 @@ def insert_into_card(folder: Path, results: Mapping[str, Any], link: str) -> Non
     at = text.find("\n## Training\n")
     if at < 0:
         raise ValueError(f"{file} has no heading Training.")
-    more = f"All methods with intervals, the figures and the cost: [results]({link})."
+    more = f"All numbers with intervals, figures and cost: `{where}` of the project."
     section = f"\n## Benchmark\n\n{_body(results, name)}\n\n{more}\n"
     card.text = text[:at] + section + text[at:]
     card.data.eval_results = [r for r in card.data.eval_results or [] if r.metric_type == "accuracy"]
@@ -99,7 +101,8 @@ def _eval_results(results: Mapping[str, Any], name: str) -> list[EvalResult]:
         EvalResult(
             task_type="image-classification",
             dataset_type=dataset["id"],
-            dataset_name=f"{dataset['name']} ({row['images']} images)",
+            dataset_name=f"{dataset['name']}, {row['images']} {_SETS[NUMBERS[row['number']].metric]}",
+            dataset_split=f"{row['images']} {_SETS[NUMBERS[row['number']].metric]}",
             metric_type=row["number"],
             metric_value=round(row["mean"], 4),
             metric_name=f"{NUMBERS[row['number']].label}, {row['method']}",
