@@ -3,7 +3,6 @@
 import multiprocessing
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -116,12 +115,10 @@ def _step(net: "nn.Module", logits: "Tensor") -> None:
 
 
 def _peak_cuda(net: "CoDANet", x: "Tensor", materialise: bool) -> int:
-    import torch
+    from timm_interpretable.benchmark.cost import peak_bytes
 
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    _step(net, materialised_logits(net, x) if materialise else net(x))
-    return torch.cuda.max_memory_allocated() - before
+    form = partial(materialised_logits, net) if materialise else net
+    return peak_bytes(lambda: _step(net, form(x)), x.device) or 0
 
 
 def _peak_of_new_process(model: str, side: int, batch_size: int, materialise: bool) -> int:
@@ -141,17 +138,10 @@ def _report_peak(model: str, side: int, batch_size: int, materialise: bool, resu
     import torch
 
     import timm_interpretable.models  # noqa: F401
+    from timm_interpretable.benchmark.cost import peak_bytes
 
     net = timm.create_model(model)
     form = partial(materialised_logits, net) if materialise else net
     _step(net, form(torch.rand(1, 3, 8, 8)))  # what a first step loads is not the step's
-    Path("/proc/self/clear_refs").write_text("5")  # the highest memory counts from here
-    before = _status("VmRSS")
-    _step(net, form(torch.rand(batch_size, 3, side, side)))
-    results.put(_status("VmHWM") - before)
-
-
-def _status(key: str) -> int:
-    """A number of bytes that Linux keeps about this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+    x = torch.rand(batch_size, 3, side, side)
+    results.put(peak_bytes(lambda: _step(net, form(x)), x.device) or 0)
