@@ -13,7 +13,9 @@ def measured(name: str) -> str:
     if folder is None:
         return "–"
     card = ModelCard.load(folder / "README.md", ignore_metadata_errors=True)
-    results = [f"{r.metric_name} {r.metric_value} %, {r.dataset_name}" for r in card.data.eval_results or ()]
+    entries = card.data.eval_results or []
+    results = [f"{r.metric_name} {r.metric_value} %, {r.dataset_name}" for r in entries if r.metric_type == "accuracy"]
+    results += [f"{r.metric_name} {r.metric_value:.3f}" for r in entries if r.metric_type == "energy"]
     rate = equal_error_rate(name)
     return "; ".join(results) or (f"equal-error rate {100 * rate:.2f} %" if rate is not None else "–")
 
