@@ -122,5 +122,5 @@ def test_the_stated_floors_are_those_that_are_tested():
     text = (ROOT / "pyproject.toml").read_text()
     stated = dict(re.findall(r'"(\w[\w-]*)>=([\d.]+)"', text[text.index("\ndependencies") : text.index("\nspace")]))
     assert {name: Version(floor) for name, floor in stated.items()} == {
-        name: Version(number) for name, number in tested.items() if name != "accelerate"
+        name: Version(number) for name, number in tested.items() if name not in ("accelerate", "quantus")
     }

@@ -112,7 +112,9 @@ def test_grey_model_is_the_rgb_model_on_grey_images(name):
     rgb = timm.create_model(name, pretrained=True).eval()
     grey = timm.create_model(name, pretrained=True, in_chans=1).eval()
     x = torch.rand(1, 1, *rgb.pretrained_cfg["input_size"][1:])
-    torch.testing.assert_close(grey(x), rgb(x.expand(-1, 3, -1, -1)))
+    # timm adds up the first layer's weights as they are stored, in fp16
+    rounding = dict(atol=5e-3, rtol=0) if name.startswith("baseline_") else {}
+    torch.testing.assert_close(grey(x), rgb(x.expand(-1, 3, -1, -1)), **rounding)
 
 
 @each_released
