@@ -13,14 +13,6 @@ from timm_interpretable.data.images import sample_images
 SAMPLES = {sample.label: sample.path for sample in sample_images()}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """They share one application, whose files and computations they count."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("app"))
-
-
 @dataclass
 class Served:
     url: str
