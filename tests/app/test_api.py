@@ -242,14 +242,19 @@ def test_a_client_that_dies_frees_its_place(served, tmp_path):
 
 
 def test_nothing_escapes_the_cleaning(client, served):
-    """gradio deletes the old ones of the files that it knows of: all that calls leave behind must be among them."""
+    """Every half minute gradio deletes old files that it knows of, and the service what it has drawn."""
     from gradio.route_utils import delete_files_created_by_app
+
+    from timm_interpretable.app.service import clean_drawn
 
     client.predict(GOLF, api_name="/explain")
     client.predict(GOLF, api_name="/compare")
     files = [path for path in served.cache.rglob("*") if path.is_file()]
     assert len(files) >= 4
+    clean_drawn(served.cache, 600)
+    assert [path for path in served.cache.rglob("*") if path.is_file()] == files  # none is old
     delete_files_created_by_app(served.page, age=None)
+    clean_drawn(served.cache, 0)
     left = {path.read_bytes() for path in served.cache.rglob("*") if path.is_file()}
     ours = {path.read_bytes() for path in SAMPLES["cat"].parent.rglob("*.*g")}
     assert left <= ours  # the pictures on the buttons of examples

@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 from timm_interpretable import __version__
 from timm_interpretable.app.api import endpoints
 from timm_interpretable.app.guard import Guard
-from timm_interpretable.app.service import Service
+from timm_interpretable.app.service import FILE_SECONDS, Service
 from timm_interpretable.app.settings import Settings
 from timm_interpretable.app.sidebar import Sidebar
 from timm_interpretable.app.tabs import TABS
@@ -28,7 +28,7 @@ from timm_interpretable.data.images import sample_images
 
 TITLE = "Explanations, side by side"
 _HERE = Path(__file__).resolve().parent
-_CLEAN_EVERY, _CLEAN_OLDER = 30, 600  # seconds, of files in gradio's cache
+_CLEAN_EVERY = 30  # seconds
 
 _HEADER = f"""<header class="ti-header"><h1>{TITLE}</h1>
 <p>Image classifiers that explain themselves, next to methods that ask from outside.
@@ -58,7 +58,7 @@ def build(service: Service, examples: Sequence[Example] | None = None) -> gr.Blo
     """The page and its API; `serve` or `launch(**launch_options(…))` starts it."""
     examples = bundled_examples() if examples is None else list(examples)
     with gr.Blocks(
-        title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(_CLEAN_EVERY, _CLEAN_OLDER)
+        title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(_CLEAN_EVERY, FILE_SECONDS)
     ) as page:
         gr.HTML(_HEADER, js_on_load=None, apply_default_css=False, elem_id="ti-head")
         with gr.Row(elem_id="ti-main", equal_height=False):

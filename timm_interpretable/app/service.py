@@ -2,10 +2,13 @@
 
 import contextlib
 import ctypes
+import os
 import sys
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import gradio as gr
 
@@ -14,6 +17,7 @@ from timm_interpretable.app.settings import Settings
 from timm_interpretable.app.shelf import Shelf
 
 FIRST_TAB = "compare"
+FILE_SECONDS = 600  # how long files stay at most
 
 
 class Turns:
@@ -87,7 +91,18 @@ class Service:
         while not self._stop.wait(min(30.0, self.settings.keep_seconds / 2)):
             self.engine.sweep()
             self.shelf.sweep()
+            if "GRADIO_TEMP_DIR" in os.environ:  # set by `page.private_cache`
+                clean_drawn(Path(os.environ["GRADIO_TEMP_DIR"]), FILE_SECONDS)
             _give_back()
+
+
+def clean_drawn(folder: Path, older: float) -> None:
+    """Delete the pictures that were drawn more than so many seconds ago: gradio keeps no list of all of them."""
+    limit = time.time() - older
+    for file in folder.glob("*/image.png"):
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_mtime <= limit:
+                file.unlink()
 
 
 def _give_back() -> None:
