@@ -91,7 +91,9 @@ def test_contents_and_size(sdist, wheel):
     assert any(re.fullmatch(r"timm_interpretable-[^/]+\.dist-info/licenses/LICENSE", file) for file in inside)
     assert {file.split("/")[0] for file in inside} == {root, f"{root}-{version('timm-interpretable')}.dist-info"}
     kinds = {Path(file).suffix for file in inside if not file.split("/")[0].endswith(".dist-info")}
-    assert kinds <= {".py", ".md", ".json", ".jpg", ".safetensors", ".typed"}  # no pickles, no leftovers
+    known = {".py", ".md", ".json", ".jpg", ".png", ".css", ".js", ".safetensors", ".typed"}
+    assert kinds <= known  # no pickles, no leftovers
+    assert {f"{root}/app/style.css", f"{root}/app/page.js", f"{root}/samples/faces/a1.png"} <= set(inside)
 
     with tarfile.open(sdist) as archive:
         packed = {name.split("/", 1)[-1] for name in archive.getnames()}
