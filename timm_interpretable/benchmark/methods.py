@@ -53,13 +53,13 @@ class Context:
     """What a method is built for.
 
     black, white: what a black and a white pixel are to the model, `(C, 1, 1)`.
-    reference: images `(R, C, H, W)` whose patches replace those of the explained ones.
+    reference: gives images `(R, C, H, W)` whose patches replace those of the explained ones; loaded when asked for.
     """
 
     model: Any
     black: Tensor
     white: Tensor
-    reference: Tensor
+    reference: Callable[[], Tensor]
     settings: MethodSettings
 
 
@@ -154,10 +154,12 @@ def _occlusion(context: Context) -> MapsOfClasses:
 
 
 def _permutation(context: Context) -> MapsOfClasses:
+    reference, settings = context.reference(), context.settings
+
     def maps(x: Tensor, classes: Tensor) -> Tensor:
-        side = max(1, round(x.shape[-1] * context.settings.patch))
+        side = max(1, round(x.shape[-1] * settings.patch))
         return patch_permutation_importance(
-            context.model, x, classes, side, context.settings.permutations, context.settings.seed, context.reference
+            context.model, x, classes, side, settings.permutations, settings.seed, reference
         )
 
     return maps

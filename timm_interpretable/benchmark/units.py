@@ -25,6 +25,7 @@ from timm_interpretable.benchmark.scores import (
     road_scores,
 )
 from timm_interpretable.metrics import completeness, grid_localisation
+from timm_interpretable.metrics.grid import tiled
 
 __all__ = ["CHUNK", "COSTLY_CHUNK", "Unit", "compute", "planned_units"]
 
@@ -70,8 +71,8 @@ def planned_units(
             if not wanted:
                 continue
             chosen = images.costly if costly else images.chosen
-            size = COSTLY_CHUNK if costly else CHUNK
-            size = 1 if costly and isinstance(images, Grids) else _GRID_CHUNK if isinstance(images, Grids) else size
+            cheap_size, costly_size = (_GRID_CHUNK, 1) if isinstance(images, Grids) else (CHUNK, COSTLY_CHUNK)
+            size = costly_size if costly else cheap_size
             print_ = _fingerprint(model, images, settings)
             units += [
                 Unit(model.name, name, set_name, tuple(chosen[i : i + size]), wanted, print_)
@@ -100,7 +101,8 @@ def compute(unit: Unit, model: BenchmarkModel, settings: MethodSettings) -> tupl
     images = model.sets[unit.images]
     batch = images.load(unit.indices)
     seed = settings.seed + 1000 * unit.indices[0]
-    context = Context(model.net, model.black, model.white, _reference(model, unit), replace(settings, seed=seed))
+    reference = partial(_reference, images)
+    context = Context(model.net, model.black, model.white, reference, replace(settings, seed=seed))
     maps_of = METHODS[unit.method].build(context)
     if isinstance(images, Grids):
         shares, spent = measured(partial(grid_localisation, maps_of, *batch[:2], batch_size=1), images.device)
@@ -110,7 +112,7 @@ def compute(unit: Unit, model: BenchmarkModel, settings: MethodSettings) -> tupl
     _, once = measured(partial(_forward, model.net, batch.images), images.device)
     maps, spent = measured(call, images.device)
     maps = maps[:, 0].float()
-    parts = {metric: _scored(metric, unit, images, batch, maps, context, spent) for metric in unit.metrics}
+    parts = {metric: _scored(metric, unit, images, batch, maps, context) for metric in unit.metrics}
     cost: dict[str, Any] = {**spent._asdict(), "forward_seconds": once.seconds, "forward_cpu_seconds": once.cpu_seconds}
     if unit.indices[0] == images.costly[0]:  # one unit of every method
         one = batch.images[:1]
@@ -120,12 +122,13 @@ def compute(unit: Unit, model: BenchmarkModel, settings: MethodSettings) -> tupl
 
 
 def _scored(
-    metric: str, unit: Unit, images: Photographs, batch: Batch, maps: Tensor, context: Context, spent: Any
+    metric: str, unit: Unit, images: Photographs, batch: Batch, maps: Tensor, context: Context
 ) -> tuple[Sequence[int], dict[str, Tensor], dict[str, Tensor]]:
     """The images that it was measured on, numbers and curves."""
     indices: Sequence[int] = unit.indices
     if metric in _SLOW:
-        kept = [i for i, index in enumerate(indices) if index in set(images.costly)]
+        costly = set(images.costly)
+        kept = [i for i, index in enumerate(indices) if index in costly]
         indices = [indices[i] for i in kept]
         batch, maps = Batch(batch.images[kept], batch.labels[kept]), maps[kept]
         if not kept:
@@ -159,19 +162,13 @@ def _report(unit: Unit, parts: dict[str, Any], cost: dict[str, Any]) -> dict[str
     return dict(unit=asdict(unit), numbers=numbers, curves=curves, cost=cost)
 
 
-def _reference(model: BenchmarkModel, unit: Unit) -> Tensor:
-    """The same images for every unit; of a grid, the images of its first ones."""
-    images = model.sets[unit.images]
+def _reference(images: Photographs | Grids) -> Tensor:
+    """The same images for every unit of a set; of grids, its first ones."""
     chosen = images.chosen
     count = min(_REFERENCES, len(chosen))
     if isinstance(images, Grids):
-        return _as_grids(images.load(chosen[: min(2, count)]).images)
+        return tiled(images.load(chosen[: min(2, count)]).images)
     return images.load([chosen[i * len(chosen) // count] for i in range(count)]).images
-
-
-def _as_grids(images: Tensor) -> Tensor:
-    side = round(images.shape[1] ** 0.5)
-    return images.unflatten(1, (side, side)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def _forward(net: Any, images: Tensor) -> None:

@@ -161,7 +161,6 @@ class _Opener:
         from timm_interpretable.benchmark import METRICS
 
         self.wanted = dict.fromkeys(METRICS[metric] for metric in metrics)
-        self.about: dict[str, dict[str, Any]] = {}
 
     def open(self, name: str) -> "BenchmarkModel":
         import torch

@@ -73,6 +73,12 @@ def cell_masks(side: int, height: int, width: int, device: torch.device | None =
     return torch.arange(side * side, device=device)[:, None, None] == cell
 
 
+def tiled(images: Tensor) -> Tensor:
+    """The images of every grid in their places, `(G, side * side, C, h, w)` to `(G, C, side * h, side * w)`."""
+    side = round(images.shape[1] ** 0.5)
+    return images.unflatten(1, (side, side)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
 def grid_localisation(maps: MapsOfClasses, images: Tensor, classes: Tensor, batch_size: int = 16) -> Tensor:
     """Share of the positive attribution to each image's class that lies in its cell, `(G, side * side)` in [0, 1].
 
@@ -97,7 +103,7 @@ def grid_localisation(maps: MapsOfClasses, images: Tensor, classes: Tensor, batc
     masks = cell_masks(side, images.shape[3], images.shape[4], images.device)
     shares = []
     for some, theirs in zip(images.split(batch_size), classes.split(batch_size), strict=True):
-        grids = some.unflatten(1, (side, side)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        grids = tiled(some)
         inside = masks.expand(len(grids), *masks.shape)
         found = maps(grids, theirs)
         shares.append(energy_in_box(found.flatten(0, 1), inside.flatten(0, 1)).view(theirs.shape))
