@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 from timm_interpretable import __version__
 from timm_interpretable.app.api import endpoints
 from timm_interpretable.app.guard import Guard
+from timm_interpretable.app.memory import few_arenas
 from timm_interpretable.app.service import FILE_SECONDS, Service
 from timm_interpretable.app.settings import Settings
 from timm_interpretable.app.sidebar import Sidebar
@@ -82,6 +83,8 @@ def launch_options(service: Service, examples: Sequence[Example]) -> dict[str, A
     return dict(
         theme=theme(), css=(_HERE / "style.css").read_text(encoding="utf-8"),
         head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        # gradio keeps 150 KB of every page and every call, of 10,000 unless told otherwise
+        state_session_capacity=service.settings.sessions,
         footer_links=[], run_history=False, ssr_mode=False, enable_monitoring=False, mcp_server=False,
         max_file_size=limit, allowed_paths=[str(path.resolve()) for path in served],
         app_kwargs=dict(middleware=[Middleware(Guard, max_bytes=limit)]), strict_cors=True, quiet=True,
@@ -105,6 +108,7 @@ def serve(settings: Settings | None = None, examples: Path | None = None, **opti
         examples: a folder with copies of the package's pictures.
         options: of `launch`, such as `server_name`, `server_port`, `share`, `prevent_thread_lock`.
     """
+    few_arenas()
     private_cache()
     service = Service(settings or Settings())
     some = bundled_examples(examples)

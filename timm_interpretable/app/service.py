@@ -1,9 +1,7 @@
 """What all tabs and the API share: the engine, the pictures of open pages, and who asked last."""
 
 import contextlib
-import ctypes
 import os
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -13,6 +11,7 @@ from pathlib import Path
 import gradio as gr
 
 from timm_interpretable.app.engine import Engine
+from timm_interpretable.app.memory import give_back
 from timm_interpretable.app.settings import Settings
 from timm_interpretable.app.shelf import Shelf
 
@@ -93,7 +92,7 @@ class Service:
             self.shelf.sweep()
             if "GRADIO_TEMP_DIR" in os.environ:  # set by `page.private_cache`
                 clean_drawn(Path(os.environ["GRADIO_TEMP_DIR"]), FILE_SECONDS)
-            _give_back()
+            give_back()
 
 
 def clean_drawn(folder: Path, older: float) -> None:
@@ -103,13 +102,6 @@ def clean_drawn(folder: Path, older: float) -> None:
         with contextlib.suppress(FileNotFoundError):
             if file.stat().st_mtime <= limit:
                 file.unlink()
-
-
-def _give_back() -> None:
-    """Memory that was freed goes back to the system: glibc keeps that of many threads to itself."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def session_of(request: gr.Request) -> str:

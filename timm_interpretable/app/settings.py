@@ -20,3 +20,4 @@ class Settings:
     fast_workers: int = max(2, os.cpu_count() or 1)
     slow_workers: int = max(1, (os.cpu_count() or 1) // 2)
     queue_size: int = 200  # events that wait, before others are told to come again later
+    sessions: int = 300  # pages and calls whose state gradio keeps, those used last
