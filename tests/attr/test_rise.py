@@ -111,6 +111,17 @@ def test_equals_the_definition_mask_by_mask(facnn, rng, grid, p):
         torch.testing.assert_close(one, (total / (p * 9)).expand(3, -1, -1), rtol=1e-4, atol=1e-5)
 
 
+def test_all_classes_come_from_the_passes_of_one(facnn, images):
+    model = Sizes(facnn).eval()
+    result = RISE(model).all_classes(images, n_masks=10, internal_batch_size=12)
+    assert sum(model.sizes) == 10 * len(images)
+    assert result.shape == (3, 5, *images.shape[2:])
+    for c in range(5):
+        torch.testing.assert_close(result[:, c], RISE(facnn).attribute(images, c, n_masks=10)[:, 0])
+    (alone,) = RISE(model).all_classes((images[:1],), n_masks=10)  # a tuple for a tuple
+    torch.testing.assert_close(alone, result[:1])
+
+
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
 def test_batch_size_is_a_bound_and_changes_nothing(facnn, images, size):
     model = Sizes(facnn).eval()

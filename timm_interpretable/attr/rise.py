@@ -122,26 +122,64 @@ class RISE(_MaskedForward):
             ValueError: a bad value of any other argument; a model that does not give `(B, K)`.
         """
         x, is_tuple = single_input(inputs)
-        _check(x, n_masks, internal_batch_size, mask_dtype)
+        classes: Tensor | None = None
+
+        def of_target(logits: Tensor, images: Tensor) -> Tensor:
+            nonlocal classes
+            if classes is None:
+                classes = class_indices(target, len(x), logits.shape[-1], logits.device)
+            return logits.gather(2, classes[images, None, None].expand(-1, logits.shape[1], 1))
+
+        maps = self._mean(
+            x, of_target, additional_forward_args, n_masks, grid, p, baselines, seed, internal_batch_size, mask_dtype,
+            show_progress,
+        )  # fmt: skip
+        return like_input(maps.expand(x.shape).contiguous(), is_tuple)
+
+    def all_classes(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        additional_forward_args: Any = None,
+        n_masks: int = 4000,
+        grid: int = 7,
+        p: float = 0.5,
+        baselines: float | Tensor = 0.0,
+        seed: int = 0,
+        internal_batch_size: int = 64,
+        mask_dtype: torch.dtype = torch.float32,
+        show_progress: bool = False,
+    ) -> AttributionOutput:
+        """The maps of all K classes from the passes of one, `(B, K, H, W)`.
+
+        Class by class one channel of what `attribute` gives. Arguments and errors as there.
+        """
+        x, is_tuple = single_input(inputs)
+        maps = self._mean(
+            x, lambda logits, _: logits, additional_forward_args, n_masks, grid, p, baselines, seed,
+            internal_batch_size, mask_dtype, show_progress,
+        )  # fmt: skip
+        return like_input(maps.contiguous(), is_tuple)
+
+    def _mean(
+        self, x: Tensor, chosen: Callable[[Tensor, Tensor], Tensor], args: Any, n_masks: int, grid: int, p: float,
+        baselines: float | Tensor, seed: int, size: int, mask_dtype: torch.dtype, show_progress: bool,
+    ) -> Tensor:  # fmt: skip
+        """`(B, k, H, W)` for the k scores that are chosen of the logits `(b, n, K)` of some images."""
+        _check(x, n_masks, size, mask_dtype)
         if grid < 1:
             raise ValueError(f"grid={grid} is out of range, expected at least 1.")
         if not 0 < p < 1:
             raise ValueError(f"p={p} is out of range, expected a probability above 0 and below 1.")
-        total = at_least_float32(torch.zeros_like(x[:, 0]))
-        classes: Tensor | None = None
+        total: Tensor | None = None
         with torch.no_grad():
             masks = grid_masks(n_masks, grid, p, x, seed, mask_dtype)
-            for images, _, some, outputs in self._outputs(
-                x, masks, n_masks, baselines, additional_forward_args, internal_batch_size, show_progress
-            ):
-                logits = as_logits(outputs)
-                if classes is None:
-                    classes = class_indices(target, len(x), logits.shape[1], logits.device)
-                index = classes[images].repeat_interleave(len(some))
-                scores = logits.gather(1, index[:, None]).view(len(images), len(some))
-                total[images] += _weighted(scores, some)
-            maps = total / (p * n_masks)
-            return like_input(maps[:, None].expand(x.shape).contiguous(), is_tuple)
+            for images, _, some, outputs in self._outputs(x, masks, n_masks, baselines, args, size, show_progress):
+                scores = chosen(as_logits(outputs).unflatten(0, (len(images), len(some))), images)
+                if total is None:
+                    total = at_least_float32(x.new_zeros(len(x), scores.shape[2], *x.shape[2:]))
+                total[images] += _weighted(scores.mT, some)
+            assert total is not None  # there is at least one mask and one image
+            return total / (p * n_masks)
 
 
 class CorrRISE(_MaskedForward):
@@ -264,11 +302,11 @@ def _covered(x: Tensor, masks: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 def _weighted(weights: Tensor, masks: Tensor) -> Tensor:
-    """Sums over the masks, `(b, n)` and `(n, 1, H, W)` to `(b, H, W)`, in at least fp32 also under autocast."""
+    """Sums over the masks, `(..., n)` and `(n, 1, H, W)` to `(..., H, W)`, in at least fp32 also under autocast."""
     weights = at_least_float32(weights)
     with torch.autocast(weights.device.type, enabled=False):
         sums = weights @ masks.flatten(1).to(weights.dtype)
-    return sums.unflatten(1, masks.shape[2:])
+    return sums.unflatten(-1, masks.shape[2:])
 
 
 def standardised(values: Tensor, ranked: bool) -> Tensor:

@@ -170,7 +170,12 @@ def _rise(context: Context) -> MapsOfClasses:
     options: dict[str, Any] = dict(
         n_masks=context.settings.masks, baselines=context.black[None], seed=context.settings.seed
     )
-    return maps_by_class(lambda x, target: explained.attribute(x, target, **options))
+
+    def maps(x: Tensor, classes: Tensor) -> Tensor:
+        found: Any = explained.all_classes(x, **options)
+        return found[torch.arange(len(x), device=x.device)[:, None], classes]
+
+    return maps
 
 
 class _Probabilities(nn.Module):
