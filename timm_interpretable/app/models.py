@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import timm_interpretable  # noqa: F401  registers the models
 from timm_interpretable.data.images import eval_transform, to_picture
+from timm_interpretable.models import class_probabilities
 from timm_interpretable.models.weights import (
     CIFAR10_CLASSES,
     HUB_PUBLISHED,
@@ -84,8 +85,7 @@ class Model:
         return to_picture(x[0], self.net)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        # a CoDA-Net is trained with one binary cross-entropy per class
-        return logits.sigmoid() if self.intrinsic == "contributions" else logits.softmax(-1)
+        return class_probabilities(self.net, logits)
 
     def class_index(self, name: str | None) -> int | None:
         """The class of that name or number, None for None or a class that this model does not know."""

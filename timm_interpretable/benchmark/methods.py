@@ -19,6 +19,7 @@ from timm_interpretable.metrics import (
     patch_permutation_importance,
     smoothed,
 )
+from timm_interpretable.models import class_probabilities
 
 __all__ = ["METHODS", "Context", "Method", "MethodSettings", "methods_for", "probabilities"]
 
@@ -83,12 +84,11 @@ def methods_for(model: Any, names: list[str] | None = None) -> dict[str, Method]
 
 
 def probabilities(model: Any, bf16: bool = False) -> Callable[[Tensor], Tensor]:
-    """Images to probabilities `(B, K)`: sigmoids for a CoDA-Net, which is trained so, else softmax."""
-    squash = torch.sigmoid if _coda_net(model) else partial(torch.softmax, dim=1)
+    """Images to probabilities `(B, K)`."""
 
     def predict(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            return squash(model(images).float())
+            return class_probabilities(model, model(images).float())
 
     return predict
 

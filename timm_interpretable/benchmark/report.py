@@ -11,8 +11,9 @@ from timm_interpretable.benchmark.plots import localisation_figure, removal_figu
 from timm_interpretable.benchmark.scores import NUMBERS
 from timm_interpretable.benchmark.summary import SPREAD
 from timm_interpretable.benchmark.tables import cost_table, csv_text, failures, model_tables, short_table
+from timm_interpretable.results import made_by
 
-__all__ = ["made_by", "save_figure", "write_report"]
+__all__ = ["made_with", "save_figure", "write_report"]
 
 _SCATTER = ("energy", "grids", "removal_least")
 _HOW_TO_READ = (
@@ -32,7 +33,7 @@ def write_report(folder: Path, results: Mapping[str, Any], reference: str) -> li
     Returns:
         the files.
     """
-    made = made_by(results)
+    made = made_with(results)
     files = [_written(folder / "results.json", json.dumps(results, indent=1))]
     files.append(_written(folder / "results.csv", csv_text(results, made)))
     figures = _figures(results, " ".join(made[1:]))
@@ -41,12 +42,10 @@ def write_report(folder: Path, results: Mapping[str, Any], reference: str) -> li
     return files
 
 
-def made_by(results: Mapping[str, Any]) -> list[str]:
+def made_with(results: Mapping[str, Any]) -> list[str]:
     """Command; seed, hardware and versions; settings."""
-    made = results["provenance"]
-    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     settings = ", ".join(f"{name} {value:.3g}" for name, value in results["settings"].items())
-    return [made["command"], f"Seed {made['seed']}. {made['hardware']}. {versions}.", f"Settings: {settings}."]
+    return [*made_by(results["provenance"]), f"Settings: {settings}."]
 
 
 def save_figure(fig: Figure, file: Path, made: Sequence[str]) -> Path:

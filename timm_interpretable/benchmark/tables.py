@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timm_interpretable.benchmark.scores import NUMBERS
+from timm_interpretable.results import markdown_table
 
 __all__ = ["cost_table", "csv_text", "failures", "model_table", "model_tables", "short_table"]
 
@@ -13,11 +14,6 @@ _FAILED = "failed"
 _FEWEST = 10  # images from which on an interval is taken at its word
 _VISIBLE = 0.0005  # what three digits show
 _SHORT = ("energy", "pointing", "grids", "removal_least", "removal_most", "road_least", "road_most")
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def model_tables(results: Mapping[str, Any], model: str, reference: str) -> str:
@@ -48,7 +44,7 @@ def model_table(results: Mapping[str, Any], model: str, names: Sequence[str], re
         marks = [_mark(paired.get((method, name)), name) if reference else "" for name in names]
         cells = [f"{_cell(row)}{mark}" for row, mark in zip(found, marks, strict=True)]
         body.append([method, *cells, _images([row for row in found if row is not None])])
-    return markdown(["method", *(_heading(name) for name in names), "images"], body)
+    return markdown_table(["method", *(_heading(name) for name in names), "images"], body)
 
 
 def short_table(results: Mapping[str, Any], model: str, methods: Sequence[str] | None = None) -> str:
@@ -70,7 +66,7 @@ def short_table(results: Mapping[str, Any], model: str, methods: Sequence[str] |
             cells.append(f"**{text}**" if row is not None and row.get("mean") == best[name] else text)
         passes = f"{cost[method]:.1f}" if method in cost else "-"
         body.append([method, *cells, passes, _images([row for (m, _), row in rows.items() if m == method])])
-    return markdown(["method", *(_heading(name) for name in names), "forward passes", "images"], body)
+    return markdown_table(["method", *(_heading(name) for name in names), "forward passes", "images"], body)
 
 
 def cost_table(results: Mapping[str, Any], model: str) -> str:
@@ -81,7 +77,7 @@ def cost_table(results: Mapping[str, Any], model: str) -> str:
         for row in found
     ]
     return (
-        markdown(["method", "seconds", "CPU seconds", "forward passes", "peak memory, MiB (forward pass)"], body)
+        markdown_table(["method", "seconds", "CPU seconds", "forward passes", "peak memory, MiB (forward pass)"], body)
         if found
         else ""
     )

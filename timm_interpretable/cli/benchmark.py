@@ -17,7 +17,8 @@ from timm_interpretable.cli.loading import (
     open_images,
     whole_image,
 )
-from timm_interpretable.cli.results import make_folder, provenance
+from timm_interpretable.cli.results import make_folder
+from timm_interpretable.results import provenance
 
 if TYPE_CHECKING:
     import torch
@@ -239,7 +240,7 @@ def _sheet(
     """The contact sheet of a model: its maps of a few photographs, all methods."""
     from timm_interpretable.benchmark import read_maps
     from timm_interpretable.benchmark.plots import contact_sheet
-    from timm_interpretable.benchmark.report import made_by, save_figure
+    from timm_interpretable.benchmark.report import made_with, save_figure
 
     kind = next(iter(model.sets))
     found: dict[str, dict[int, Any]] = {}
@@ -252,6 +253,6 @@ def _sheet(
     pictures = [(255 * x.clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy() for x in unit_range]
     labels = model.net.pretrained_cfg.get("label_names") or [str(k) for k in range(model.net.num_classes)]
     titles = [labels[label] for label in batch.labels.tolist()]
-    made = made_by(results)
+    made = made_with(results)
     fig = contact_sheet(model.name, pictures, maps, titles, " ".join(made[1:2]))
     return save_figure(fig, out / f"maps_{model.name}.png", made)

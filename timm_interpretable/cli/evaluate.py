@@ -97,13 +97,13 @@ def _faithfulness(
     import torch
 
     from timm_interpretable.metrics import COSTLY, comparison_methods, grid_report, removal_report
+    from timm_interpretable.models import class_probabilities
 
     parts = list(loader)
     images, labels = (torch.cat([part[i] for part in parts]).to(device) for i in (0, 1))
     methods = {name: _smooth(maps, smooth) for name, maps in comparison_methods(net).items()}
     report: dict[str, Any] = dict(smooth=smooth)
-    # a CoDA-Net is trained with one binary cross-entropy per class
-    probs_of = torch.sigmoid if hasattr(net, "dynamic_weights") else partial(torch.softmax, dim=1)
+    probs_of = partial(class_probabilities, net)
     if grids:
         counts = {name: min(grids, costly) if name in COSTLY else grids for name in methods}
         report["grids"] = grid_report(_shown(methods, "grids"), images, labels, probs_of(logits), counts)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timm_interpretable.cli.common import fail, load_embedder, pick_device
-from timm_interpretable.cli.results import provenance
 from timm_interpretable.models.weights import sha256
+from timm_interpretable.results import provenance
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -125,9 +125,11 @@ class Explainer:
         from safetensors.torch import save_file
 
         from timm_interpretable.data.images import to_picture
+        from timm_interpretable.models import class_probabilities
         from timm_interpretable.viz import explanation_figure
 
-        view, target, probs = self.view, int(tensors["target"]), self.view.probabilities(tensors["logits"])
+        view, target = self.view, int(tensors["target"])
+        probs = class_probabilities(self.model, tensors["logits"])
         figure = explanation_figure(
             to_picture(x, self.model), tensors["attribution"].sum(0), view.depth(tensors, target), self.class_names,
             probs, target, title=path.name, map_label=view.map_label, depth_label=view.depth_label,

@@ -1,25 +1,12 @@
 """Results files: numbers together with what made them, as JSON to compute with and Markdown to read."""
 
 import json
-import os
-import platform
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from timm_interpretable.cli.common import fail
-
-if TYPE_CHECKING:
-    import torch
-
-_PACKAGES = ("timm-interpretable", "torch", "timm", "captum", "grad-cam")
-
-
-def provenance(seed: int, device: "torch.device") -> dict[str, Any]:
-    """The command as it was typed (of a path its last part), on what it ran, and the versions of the packages."""
-    return dict(command=_command(sys.argv), seed=seed, hardware=_hardware(device), versions=_versions())
+from timm_interpretable.results import made_by
 
 
 def make_folder(out: Path) -> None:
@@ -37,7 +24,8 @@ def write_results(file: Path, report: Mapping[str, Any], title: str, text: Seque
         file: without a suffix.
         report: with the entries of `provenance`.
     """
-    made = [f"    {report['command']}", f"Seed {report['seed']}. {report['hardware']}. {_listed(report['versions'])}."]
+    command, conditions = made_by(report)
+    made = [f"    {command}", conditions]
     try:
         for suffix, content in (
             (".json", json.dumps(report, indent=1)),
@@ -46,51 +34,3 @@ def write_results(file: Path, report: Mapping[str, Any], title: str, text: Seque
             file.with_name(file.name + suffix).write_text(content + "\n", encoding="utf-8")
     except OSError as error:
         fail(f"cannot write {file}: {error}")
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Numbers with three digits after the point; nothing for None."""
-    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _command(argv: Sequence[str]) -> str:
-    shown = (Path(word).name if os.sep in word else word for word in argv[1:])
-    return " ".join(["timm-interpretable", *shown])
-
-
-def _hardware(device: "torch.device") -> str:
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} thread(s) of {_processor()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _listed(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in versions.items())

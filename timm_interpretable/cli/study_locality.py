@@ -15,7 +15,8 @@ from timm_interpretable.cli.loading import (
     open_images,
     whole_image,
 )
-from timm_interpretable.cli.results import make_folder, markdown_table, provenance, write_results
+from timm_interpretable.cli.results import make_folder, write_results
+from timm_interpretable.results import markdown_table, provenance
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -30,8 +30,6 @@ class View(Protocol):
     def tensors(self, x: "Tensor", logits: "Tensor", target: "Tensor") -> "dict[str, Tensor]":
         """`attribution` of the images' shape, and what else `--raw` saves."""
 
-    def probabilities(self, logits: "Tensor") -> "Tensor": ...
-
     def depth(self, tensors: "dict[str, Tensor]", target: int) -> "list[Tensor]":
         """Maps `(h_l, w_l)` of one image, first depth to last, from its entry of `tensors`."""
 
@@ -62,9 +60,6 @@ class ClassMapView:
         )
         return {"attribution": attribution} | {f"class_maps.{block}": m for block, m in enumerate(maps, start=1)}
 
-    def probabilities(self, logits: "Tensor") -> "Tensor":
-        return logits.softmax(-1)
-
     def depth(self, tensors: "dict[str, Tensor]", target: int) -> "list[Tensor]":
         return [value[target] for key, value in tensors.items() if key.startswith("class_maps.")]
 
@@ -90,9 +85,6 @@ class ContributionView:
         weights: Any = self.attribution.effective_weights(x, target)
         tensors = {"attribution": self.encoding.decode(weights * self.encoding(x)), "weights": weights}
         return tensors | {f"contributions.{layer}": m for layer, m in enumerate(maps, start=1)}
-
-    def probabilities(self, logits: "Tensor") -> "Tensor":
-        return logits.sigmoid()  # trained with one binary cross-entropy per class
 
     def depth(self, tensors: "dict[str, Tensor]", target: int) -> "list[Tensor]":
         return [value[0] for key, value in tensors.items() if key.startswith("contributions.")]

@@ -15,3 +15,4 @@ from timm_interpretable.models.facnn import (
     FeatureAlignedCNN as FeatureAlignedCNN,
     Lift as Lift,
 )
+from timm_interpretable.models.outputs import class_probabilities as class_probabilities
