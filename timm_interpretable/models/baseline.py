@@ -46,12 +46,6 @@ default_cfgs = generate_default_cfgs(
 def baseline_resnet18(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """timm's `resnet18`, under a name of its own so that `pretrained=True` gives the weights trained here."""
     variant = "baseline_resnet18"
-    overlay = local_overlay(
-        variant,
-        pretrained,
-        kwargs.get("pretrained_cfg"),
-        kwargs.pop("pretrained_cfg_overlay", None),
-        kwargs.get("cache_dir"),
-    )
+    overlay = local_overlay(variant, pretrained, kwargs)
     args: dict[str, Any] = dict(block=BasicBlock, layers=(2, 2, 2, 2))
     return build_model_with_cfg(ResNet, variant, pretrained, pretrained_cfg_overlay=overlay, **{**args, **kwargs})

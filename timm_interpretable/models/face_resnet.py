@@ -49,13 +49,7 @@ class FaceResNet(ResNet):
 def face_resnet10(pretrained: bool = False, **kwargs: Any) -> FaceResNet:
     """ResNet-10-T, narrower and for one channel, with a last map at a sixteenth of the size; 128 features."""
     variant = "face_resnet10"
-    overlay = local_overlay(
-        variant,
-        pretrained,
-        kwargs.get("pretrained_cfg"),
-        kwargs.pop("pretrained_cfg_overlay", None),
-        kwargs.get("cache_dir"),
-    )
+    overlay = local_overlay(variant, pretrained, kwargs)
     args: dict[str, Any] = dict(
         block=BasicBlock, layers=(1, 1, 1, 1), channels=(24, 48, 96, 128), stem_width=8, stem_type="deep_tiered",
         avg_down=True, output_stride=16, num_classes=0, in_chans=1,

@@ -486,11 +486,8 @@ _TAG_ARGS: dict[str | None, dict[str, Any]] = {"cifar10": dict(stem_stride=2)}
 
 
 def _create_facnn(variant: str, pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN:
-    cfg = kwargs.get("pretrained_cfg")
-    overlay = local_overlay(
-        variant, pretrained, cfg, kwargs.pop("pretrained_cfg_overlay", None), kwargs.get("cache_dir")
-    )
-    tag_args = _TAG_ARGS.get(resolve_pretrained_cfg(variant, cfg).tag, {})
+    overlay = local_overlay(variant, pretrained, kwargs)
+    tag_args = _TAG_ARGS.get(resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg")).tag, {})
     return build_model_with_cfg(
         FeatureAlignedCNN, variant, pretrained, pretrained_cfg_overlay=overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3, 4), flatten_sequential=True),

@@ -111,20 +111,22 @@ def weights_source(
     return WeightsSource("hub", f"{constants.ENDPOINT}/{HUB_ORG}/{full}/resolve/{revision}/{WEIGHTS_FILE}")
 
 
-def local_overlay(
-    variant: str, pretrained: bool, cfg: Any, overlay: dict[str, Any] | None, cache_dir: str | Path | None = None
-) -> dict[str, Any]:
+def local_overlay(variant: str, pretrained: bool, kwargs: dict[str, Any]) -> dict[str, Any]:
     """timm's `pretrained_cfg_overlay` for an entrypoint, with the released weight file where weights are asked for.
 
     A source that the caller names (a file, URL, state dict, folder or other repository) stays; folders and repositories
     must hold safetensors.
 
+    Args:
+        kwargs: of the entrypoint; an overlay in it is taken out and becomes part of the result.
+
     Raises:
         WeightsError: the weights are not there, cannot be downloaded, or are not the released ones.
     """
-    overlay = dict(overlay or {})
+    overlay = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
     if pretrained:
-        file = _pretrained_file(variant, resolve_pretrained_cfg(variant, cfg, overlay), cache_dir)
+        cfg = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay)
+        file = _pretrained_file(variant, cfg, kwargs.get("cache_dir"))
         overlay |= dict(file=str(file)) if file is not None else {}
     return overlay
 
