@@ -1,5 +1,6 @@
 """The application's maps are those of `attr`, computed once; slow ones stop when nobody waits."""
 
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import timm
 import torch
 
 from timm_interpretable.app import methods
+from timm_interpretable.app.cards import measured
 from timm_interpretable.app.engine import Choice, Engine, Explanation, UnknownChoice, Waiting
 from timm_interpretable.app.images import read_picture
 from timm_interpretable.app.models import Entry, Model, Models
@@ -184,3 +186,13 @@ engine.close()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     print(f"cold start to the first map: {float(done.stdout):.2f} s of processor time")
     assert float(done.stdout) < 10
+
+
+def test_numbers_of_the_cards_in_words():
+    told = measured("coda_net_s.cifar10")
+    assert re.match(r"top-1 accuracy \d+\.\d+ %, CIFAR-10", told)
+    assert re.search(r"; grid localisation: contributions 0\.\d{3}, .*Grad-CAM 0\.\d{3}", told)
+    assert "energy" not in told  # of images without boxes
+    assert "; energy in box: " in measured("facnn_resnet18.imagenette")
+    assert re.fullmatch(r"equal-error rate \d+\.\d+ %", measured("face_resnet10.orl"))
+    assert measured("unknown.model") == "–"

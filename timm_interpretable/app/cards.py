@@ -15,7 +15,12 @@ def measured(name: str) -> str:
     card = ModelCard.load(folder / "README.md", ignore_metadata_errors=True)
     entries = card.data.eval_results or []
     results = [f"{r.metric_name} {r.metric_value} %, {r.dataset_name}" for r in entries if r.metric_type == "accuracy"]
-    results += [f"{r.metric_name} {r.metric_value:.3f}" for r in entries if r.metric_type == "energy"]
+    localised: dict[str, list[str]] = {}  # 'grid localisation, Grad-CAM'
+    for entry in entries:
+        if entry.metric_type in ("energy", "grids"):
+            number, _, method = str(entry.metric_name).partition(", ")
+            localised.setdefault(number, []).append(f"{method} {entry.metric_value:.3f}")
+    results += [f"{number}: {', '.join(values)}" for number, values in localised.items()]
     rate = equal_error_rate(name)
     return "; ".join(results) or (f"equal-error rate {100 * rate:.2f} %" if rate is not None else "–")
 

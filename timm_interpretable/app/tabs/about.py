@@ -1,5 +1,7 @@
 """What the maps mean, what is proved, what is not, what was measured; numbers come from the models' cards."""
 
+import os
+
 import gradio as gr
 
 from timm_interpretable.app.cards import measured
@@ -37,7 +39,7 @@ TEXT = """
 
 ## Measured
 
-{table}
+{measured}
 
 Conditions, baselines and localisation stand in the models' cards.
 
@@ -81,17 +83,17 @@ else.
 def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     settings = service.settings
     text = TEXT.format(
-        ig=IG_STEPS, fame=FAME_STEPS, rise=RISE_MASKS, table=_table(service), side=settings.side,
-        address="http://127.0.0.1:7860", megabytes=settings.max_bytes // 2**20,
+        ig=IG_STEPS, fame=FAME_STEPS, rise=RISE_MASKS, measured=_measured(service), side=settings.side,
+        address=os.environ.get("SPACE_ID", "http://127.0.0.1:7860"), megabytes=settings.max_bytes // 2**20,
         megapixels=settings.max_pixels // 10**6, minutes=round(settings.keep_seconds / 60),
     )  # fmt: skip
     gr.Markdown(text, elem_id="ti-about")
 
 
-def _table(service: Service) -> str:
+def _measured(service: Service) -> str:
     models = service.engine.models
-    rows = ["| model | sees | measured |", "|---|---|---|"]
+    lines = []
     for entry in (*models.entries, *([models.faces] if models.faces else [])):
         size = " × ".join(str(n) for n in models.input_size(entry.name))
-        rows.append(f"| {entry.title} (`{entry.name}`) | {size} | {measured(entry.name)} |")
-    return "\n".join(rows)
+        lines.append(f"- **{entry.title}** (`{entry.name}`, sees {size} pixels): {measured(entry.name)}.")
+    return "\n".join(lines)
