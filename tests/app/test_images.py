@@ -127,6 +127,8 @@ def test_transparent_parts_are_white(tmp_path, settings):
     picture = read_picture(saved(tmp_path, Image.new("RGBA", (10, 10), (255, 0, 0, 0))), settings)
     assert picture.rgb.getpixel((5, 5)) == (255, 255, 255)
     assert "transparent parts shown on white" in picture.notes
+    opaque = read_picture(saved(tmp_path, Image.new("RGBA", (10, 10), (255, 0, 0, 255))), settings)
+    assert opaque.notes == ()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (10000, 1), (1, 10000), (3, 2)])

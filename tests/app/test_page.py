@@ -1,5 +1,6 @@
 """The page in Debian's Chromium, as somebody uses it."""
 
+import base64
 import io
 import re
 import shutil
@@ -12,13 +13,14 @@ from .conftest import SAMPLES  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 WAIT = 60_000  # milliseconds; the machine may be busy
 
 
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *_CAMERA])
         yield browser
         browser.close()
 
@@ -122,6 +124,31 @@ def test_upload_compare_change_class_depth_download(open_page):
     page.get_by_role("tab", name="About").click()
     page.get_by_text("reconstruction from the abstract").first.wait_for()
     assert not page.locator("#ti-side").is_visible()
+
+
+_COPY = """async address => {
+  const blob = await (await fetch(address)).blob();
+  await navigator.clipboard.write([new ClipboardItem({'image/png': blob})]);
+}"""
+
+
+def test_paste_and_camera(open_page):
+    page = open_page()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    png = io.BytesIO()
+    Image.open(SAMPLES["golf ball"]).save(png, "PNG")
+    page.evaluate(_COPY, f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}")
+    picture = page.locator("#ti-picture")
+    picture.get_by_label("Paste from clipboard").click()
+    explained(page, "golf ball")
+
+    page.reload()
+    picture.get_by_label("Capture from camera").click()
+    picture.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#ti-picture video')?.videoWidth > 0")  # there is something to see
+    picture.get_by_label("capture photo").click()
+    sync_api.expect(columns(page)).to_have_count(3, timeout=WAIT)
+    assert page.locator(".ti-notes").count() == 0
 
 
 def test_signed_and_colours_change_the_picture(open_page):

@@ -104,7 +104,14 @@ def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
         told = {
             "first frame of an animation": getattr(original, "n_frames", 1) > 1 and original.format != "MPO",
             "turned as its EXIF data say": turned,
-            "transparent parts shown on white": "A" in original.mode or "transparency" in original.info,
+            "transparent parts shown on white": _transparent(original),
             "long sides pressed into a square": max(image.size) > 3 * min(image.size),
         }
     return tuple(note for note, true in told.items() if true)
+
+
+def _transparent(image: Image.Image) -> bool:
+    """Anywhere; cameras of browsers send an alpha channel that hides nothing."""
+    if "A" in image.mode:
+        return bool(image.getchannel("A").getextrema()[0] < 255)  # type: ignore[operator]  # one band
+    return "transparency" in image.info
