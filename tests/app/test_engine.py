@@ -51,7 +51,12 @@ def test_intrinsic_maps_are_those_of_attr(engine, nets, golf_ball):
         np.testing.assert_allclose(large[0, 0] / 16**2, attribution[0].sum(0), atol=1e-5)
     found = engine.explain(golf_ball, Choice(CODA, "contributions"), "parachute")
     x = inputs(nets[CODA], golf_ball)
-    np.testing.assert_allclose(found.values, InputContribution(nets[CODA]).attribute(x, 9)[0].sum(0), atol=1e-5)
+    contributions = InputContribution(nets[CODA]).attribute(x, 9)[0].sum(0)
+    np.testing.assert_allclose(found.values, contributions, atol=1e-5)
+    smooth = engine.explain(golf_ball, Choice(CODA, "contributions_smoothed"), "parachute")
+    np.testing.assert_allclose(smooth.values[20, 30], contributions[16:25, 26:35].mean(), atol=1e-5)
+    kind, sentence = exactness(smooth)
+    assert (kind, f"{contributions.sum():.2f}".lstrip("-") in sentence) == ("approximate", True)
 
 
 def test_predictions_and_sums_are_the_models_own(engine, nets, golf_ball):

@@ -3,7 +3,7 @@ import torch
 from captum.attr import InputXGradient, LayerGradCam
 
 from timm_interpretable.attr import ClassMap
-from timm_interpretable.metrics import blurred, maps_of, pixel_removal, smoothed
+from timm_interpretable.metrics import blurred, maps_of, odd_share, pixel_removal, smoothed
 
 TARGET = torch.tensor([0, 3, 1])
 
@@ -72,6 +72,10 @@ class TestSmoothed:
         board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2 - 1).float()[None]
         assert smoothed(board, 15).abs().max() < 0.02
         assert smoothed(board.bfloat16(), 3).dtype == torch.float32
+
+    @pytest.mark.parametrize(("side", "size"), [(5, 1), (19, 1), (20, 3), (32, 3), (96, 9), (224, 23)])
+    def test_a_share_of_the_side_is_odd(self, side, size):
+        assert odd_share(side, 0.1) == size
 
     @pytest.mark.parametrize("size", [0, 2, -3])
     def test_bad_sizes(self, size):

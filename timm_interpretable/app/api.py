@@ -20,9 +20,9 @@ from timm_interpretable.app.service import Service
 EXPLAIN = """One explanation of one picture.
 
 image: a file of at most 10 MiB. model: `arch.tag`; the FA-CNN of Imagenette if empty. method: one of class_map,
-contrast, contributions, grad_cam, integrated_gradients, fame, rise; the model's own if empty. target: a class by
-name or number; the likeliest if empty. palette: the colours. positive: leave out what speaks against the class.
-with_map: add the numbers.
+contrast, contributions, contributions_smoothed, grad_cam, integrated_gradients, fame, rise; the model's own if empty.
+target: a class by name or number; the likeliest if empty. palette: the colours. positive: leave out
+what speaks against the class. with_map: add the numbers.
 
 Returns a dictionary (model, method, target, logit, probability, probabilities, sum, completeness,
 completeness_text, size, seconds, description, notes, and map, rows of numbers in units of the logit where the

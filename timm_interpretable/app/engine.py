@@ -207,6 +207,8 @@ def _target(model: Model, seen: Look, name: str | None) -> int:
 
 def _intrinsic(method: str, seen: Look, target: int) -> Array:
     maps = seen.depth[-1]
-    if method != "contrast":
-        return maps[target]
-    return maps[target] - (seen.probs[:, None, None] * maps).sum(0)
+    if method == "contrast":
+        return maps[target] - (seen.probs[:, None, None] * maps).sum(0)
+    if method == "contributions_smoothed":
+        return methods.smooth(maps[target])
+    return maps[target]

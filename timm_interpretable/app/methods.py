@@ -15,10 +15,11 @@ from timm_interpretable.app.cache import Tick
 from timm_interpretable.app.gpu import on_gpu
 from timm_interpretable.app.models import Model
 from timm_interpretable.attr import FAME, RISE, InputContribution
-from timm_interpretable.metrics import grad_cam
+from timm_interpretable.metrics import grad_cam, odd_share, smoothed
 from timm_interpretable.viz import Array, weight_picture
 
 IG_STEPS, FAME_STEPS, RISE_MASKS = 50, 50, 300
+SMOOTH = 0.1  # of a side
 _IG_BATCH, _RISE_BATCH = 5, 10
 
 
@@ -33,6 +34,7 @@ METHODS = {
     "class_map": Method("class map", "look"),
     "contrast": Method("class map, contrast", "look"),
     "contributions": Method("contributions", "look"),
+    "contributions_smoothed": Method("contributions, smoothed", "look"),
     "grad_cam": Method("Grad-CAM", "fast"),
     "integrated_gradients": Method("integrated gradients", "slow"),
     "fame": Method("FAME", "slow"),
@@ -42,7 +44,7 @@ METHODS = {
 
 def methods_of(family: str) -> tuple[str, ...]:
     """The methods for a family of models, its own first."""
-    own = {"FA-CNN": ("class_map", "contrast"), "CoDA-Net": ("contributions",)}.get(family, ())
+    own = {"FA-CNN": ("class_map", "contrast"), "CoDA-Net": ("contributions", "contributions_smoothed")}.get(family, ())
     return (*own, "grad_cam", "integrated_gradients", "fame", "rise")
 
 
@@ -86,6 +88,16 @@ class Found:
     @property
     def nbytes(self) -> int:
         return self.values.nbytes
+
+
+def smooth(values: Array) -> Array:
+    """A map `(H, W)`, each pixel the mean of its neighbourhood."""
+    return smoothed(torch.from_numpy(values), smoothing(values)).numpy()
+
+
+def smoothing(values: Array) -> int:
+    """The side of that neighbourhood, in pixels."""
+    return odd_share(values.shape[1], SMOOTH)
 
 
 @on_gpu

@@ -3,6 +3,7 @@
 import numpy as np
 
 from timm_interpretable.app.engine import Explanation
+from timm_interpretable.app.methods import smoothing
 from timm_interpretable.viz import Array
 
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
@@ -35,6 +36,12 @@ def exactness(found: Explanation) -> tuple[str, str]:
             return "exact", (
                 f"Contributions sum to {number(total)}; with the constant {number(constant)} that is "
                 f"the logit {number(logit)}."
+            )
+        case "contributions_smoothed":
+            side, sharp = smoothing(found.values), logit - found.look.constant
+            return "approximate", (
+                f"Means over {side} × {side} pixels; they sum to {number(total)}, the contributions themselves to "
+                f"{number(sharp)}, exactly."
             )
         case "integrated_gradients":
             wanted = logit - facts["logit_of_black"]

@@ -16,6 +16,7 @@ from timm_interpretable.metrics import (
     hires_cam,
     maps_by_class,
     occlusion,
+    odd_share,
     patch_permutation_importance,
     smoothed,
 )
@@ -113,8 +114,7 @@ def _smoothed(context: Context) -> MapsOfClasses:
     raw = _known("contributions", context)
 
     def maps(x: Tensor, classes: Tensor) -> Tensor:
-        side = _odd(x.shape[-1] * context.settings.smooth)
-        return smoothed(raw(x, classes).flatten(0, 1), side).unflatten(0, classes.shape)
+        return smoothed(raw(x, classes), odd_share(x.shape[-1], context.settings.smooth))
 
     return maps
 
@@ -208,10 +208,6 @@ def _logit_over_bias(context: Context, x: Tensor, target: Tensor) -> Tensor:
 
 def _logit_over_black(context: Context, x: Tensor, target: Tensor) -> Tensor:
     return _logit(context, x, target) - _logit(context, context.black.expand_as(x), target)
-
-
-def _odd(side: float) -> int:
-    return 2 * int(side // 2) + 1
 
 
 METHODS: dict[str, Method] = {

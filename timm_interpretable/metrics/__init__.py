@@ -72,7 +72,7 @@ from timm_interpretable.metrics.sanity import (
     randomisation as randomisation,
     rank_correlation as rank_correlation,
 )
-from timm_interpretable.metrics.smoothing import blurred as blurred, smoothed as smoothed
+from timm_interpretable.metrics.smoothing import blurred as blurred, odd_share as odd_share, smoothed as smoothed
 from timm_interpretable.metrics.verification import (
     PERCENTAGES as PERCENTAGES,
     EqualError as EqualError,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["blurred", "smoothed"]
+__all__ = ["blurred", "odd_share", "smoothed"]
 
 _SIGMA_AT_224 = 10.0
 _REACH = 4  # standard deviations
@@ -24,6 +24,11 @@ def smoothed(maps: Tensor, size: int) -> Tensor:
     if size < 1 or size % 2 == 0:
         raise ValueError(f"size={size}, expected an odd number of pixels: 1, 3, 5 and so on.")
     return _averaged(maps, lambda distance: (distance <= size // 2).to(distance.dtype))
+
+
+def odd_share(side: int, share: float) -> int:
+    """An odd number of pixels, about this share of a side: a size for `smoothed`."""
+    return 2 * int(side * share // 2) + 1
 
 
 def blurred(images: Tensor, sigma: float | None = None) -> Tensor:

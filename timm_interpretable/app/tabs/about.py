@@ -18,7 +18,8 @@ TEXT = """
   A constant that all classes share cannot be seen in it.
 - **Contributions** (CoDA-Net): for each picture the network is one linear map. Its row for a class times the
   picture is what every pixel adds to the logit. **Weights**: that row as colours, on the pixels that speak for the
-  class.
+  class. **Smoothed**: means over a tenth of the side. The contributions alternate in sign from pixel to pixel, and show
+  where they point once they are averaged.
 - **Grad-CAM**: the positive part of the last feature map, weighted by the gradient of the logit.
 - **Integrated gradients**: gradients summed on the way from a black picture, {ig} steps. They add up to the
   difference of the two logits, up to the error of so few steps, which is shown.
