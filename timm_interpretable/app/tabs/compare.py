@@ -129,10 +129,11 @@ def run(service: Service, texts: Sequence[str], target: str, style: Style, reque
         if isinstance(states[0], Explanation) and not classes_shown:
             update[COLUMNS], classes_shown = gr.update(choices=classes(states[0]), value=target), True
         if service.turns.over(session, "compare", turn):
-            if not service.turns.stopped(session, "compare"):
-                return  # the columns belong to a newer run
-            stopped = [_stopped(state) if isinstance(state, Waiting) else gr.skip() for state in states]
-            yield [*stopped, *[gr.skip()] * (COLUMNS + 1 - len(states))]
+            # the columns belong to a newer run, if there is one; what is yielded last, gradio sends again at the end
+            last: list[Any] = [gr.skip()] * (COLUMNS + 1)
+            if service.turns.stopped(session, "compare"):
+                last[: len(states)] = [_stopped(s) if isinstance(s, Waiting) else gr.skip() for s in states]
+            yield last
             return
         yield update
 

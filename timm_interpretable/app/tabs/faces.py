@@ -62,7 +62,7 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
 
         return read
 
-    def compare(which: str, palette: str, request: gr.Request) -> Generator[str]:
+    def compare(which: str, palette: str, request: gr.Request) -> Generator[Any]:
         session = session_of(request)
         turn = service.turns.begin(session, "faces")
         try:
@@ -72,8 +72,8 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
             return
         for state in faces.run(service.engine, both[0], both[1], which):
             if service.turns.over(session, "faces", turn):
-                if service.turns.stopped(session, "faces"):
-                    yield '<p class="ti-lead">Stopped.</p>'
+                # as in `compare.run`
+                yield '<p class="ti-lead">Stopped.</p>' if service.turns.stopped(session, "faces") else gr.skip()
                 return
             yield _waiting(state) if isinstance(state, Waiting) else _drawn(state, Style(palette))
 
