@@ -56,7 +56,7 @@ def test_metrics(tmp_path) -> None:
         assert any(line.startswith(f"{row} ") for line in result.output.splitlines())
     failed = CliRunner().invoke(app, ["bench", "metrics", *options, "--data-dir", str(tmp_path)])
     assert failed.exit_code == 2
-    assert "has no boxed.tar" in failed.output
+    assert "has no val.tar" in failed.output
 
 
 def test_without_grad_cam(monkeypatch: pytest.MonkeyPatch) -> None:

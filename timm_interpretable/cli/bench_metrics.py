@@ -12,7 +12,7 @@ import typer
 
 from timm_interpretable.cli.bench import Row, heading, measure, table
 from timm_interpretable.cli.common import fail, our_models, pick_device
-from timm_interpretable.cli.loading import open_images
+from timm_interpretable.cli.loading import evenly_spaced, open_images
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,8 +22,9 @@ def metrics(
     model: Annotated[str, typer.Option(help="One of ours with its weights, or any timm model with random ones.")] = (
         "facnn_resnet18"
     ),
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with boxed.tar, instead of random images.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Evenly spaced ones of boxed.tar.")] = 8,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with val.tar, instead of random images.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Evenly spaced ones of val.tar.")] = 8,
+    imputed: Annotated[int, typer.Option(min=0, help="Of the images, how many are imputed.")] = 4,
     size: Annotated[int, typer.Option(min=1, help="Side of the images.")] = 224,
     repeats: Annotated[int, typer.Option(min=1, help="Timings per row; the median counts.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads, instead of torch's choice.")] = None,
@@ -47,15 +48,18 @@ def metrics(
     try:
         net = _model(model).to(target).eval().requires_grad_(False)
         x = _images(net, data_dir, images, size).to(target)
-        rows, notes = _rows(net, x)
         clock = time.process_time if cpu_time else time.perf_counter
-        seconds = {"fp32": measure(rows, repeats, nullcontext, target, clock)}
+        tables = []
+        for rows_of, some in ((_removal_rows, x), (_imputation_rows, x[:imputed])):
+            if len(some):
+                rows = rows_of(net, some)
+                tables.append(table(rows, {"fp32": measure(rows, repeats, nullcontext, target, clock)}, len(some)))
     except (OSError, RuntimeError, ValueError) as error:  # no such data, an unknown model, a size that does not fit
         fail(str(error))
     typer.echo(f"{model}, {'CPU time of ' if cpu_time else ''}{heading(len(x), size, target, repeats)}")
-    typer.echo(table(rows, seconds, len(x)))
-    for note in notes:
-        typer.echo(note)
+    typer.echo("\n\n".join(tables))
+    if imputed and find_spec("pytorch_grad_cam") is None:
+        typer.echo("\npytorch-grad-cam is not measured: pip install 'timm-interpretable[cam]'")
 
 
 def _model(name: str) -> "nn.Module":
@@ -72,43 +76,52 @@ def _images(net: Any, data_dir: Path | None, count: int, size: int) -> "Tensor":
 
     if data_dir is None:
         return torch.rand(count, 3, size, size)
-    boxed, _ = open_images(data_dir, "boxed", squash_transform((size, size), (0.0,) * 3, (1.0,) * 3), net)
-    return torch.stack([boxed[i * len(boxed) // count][0] for i in range(min(count, len(boxed)))])
+    data, _ = open_images(data_dir, "val", squash_transform((size, size), (0.0,) * 3, (1.0,) * 3), net)
+    return torch.stack([data[i][0] for i in evenly_spaced(min(count, len(data)), len(data))])
 
 
-def _rows(net: Any, x: "Tensor") -> tuple[list[Row], list[str]]:
-    """The rows, and a note for each that cannot be measured here."""
+def _removal_rows(net: Any, x: "Tensor") -> list[Row]:
+    """Against the model alone, on as many images at once."""
     import torch
-    import torch.nn.functional as F
 
-    from timm_interpretable.metrics import DECILES, QUARTER, grad_cam, impute, pixel_removal
-    from timm_interpretable.metrics.removal import removal_counts, removal_rank
+    from timm_interpretable.metrics import QUARTER, pixel_removal
+    from timm_interpretable.metrics.removal import images_per_pass
 
     classes = torch.zeros(len(x), dtype=torch.long, device=x.device)
     predict = lambda images: net(images).softmax(1)  # noqa: E731
-    cam = F.interpolate(grad_cam(net, x, classes)[:, None], x.shape[2:], mode="bilinear")[:, 0]
-    random = torch.rand(cam.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    random = torch.rand(len(x), *x.shape[2:], generator=torch.Generator().manual_seed(0)).to(x)
 
     @torch.no_grad()
     def passes() -> None:
         for _ in QUARTER[1:]:
-            predict(x)
+            for some in x.split(images_per_pass(x, None)):
+                predict(some)
 
     plain = "20 forward passes"
-    rows = [
-        Row(plain, plain, passes),
-        Row("pixel removal, 20 points", plain, lambda: pixel_removal(predict, x, random, classes, QUARTER[1:])),
-    ]
+    removal = partial(pixel_removal, predict, x, random, classes, QUARTER[1:])
+    return [Row(plain, plain, passes), Row("pixel removal, 20 points", plain, removal)]
+
+
+def _imputation_rows(net: Any, x: "Tensor") -> list[Row]:
+    """For Grad-CAM's maps and for random ones, against pytorch-grad-cam where it is installed."""
+    import torch
+    import torch.nn.functional as F
+
+    from timm_interpretable.metrics import DECILES, grad_cam, impute
+    from timm_interpretable.metrics.removal import removal_counts, removal_rank
+
+    cam = grad_cam(net, x, torch.zeros(len(x), dtype=torch.long, device=x.device))
+    cam = F.interpolate(cam[:, None], x.shape[2:], mode="bilinear")[:, 0]
+    random = torch.rand(cam.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    rows = []
     for name, maps in (("Grad-CAM", cam), ("random map", random)):
         rank = removal_rank(maps, True)
         masks = [rank < count for count in removal_counts(x, DECILES)]
         ours = f"imputation, {name}"
         rows.append(Row(ours, ours, partial(_each, impute, x, masks)))
-        rows.append(Row(f"{ours}, pytorch-grad-cam", ours, partial(_each, _grad_cams_imputation, x, masks)))
-    if find_spec("pytorch_grad_cam") is None:
-        rows = [row for row in rows if "pytorch-grad-cam" not in row.name]
-        return rows, ["\npytorch-grad-cam is not measured: pip install 'timm-interpretable[cam]'"]
-    return rows, []
+        if find_spec("pytorch_grad_cam") is not None:
+            rows.append(Row(f"{ours}, pytorch-grad-cam", ours, partial(_each, _grad_cams_imputation, x, masks)))
+    return rows
 
 
 def _each(imputation: Callable[["Tensor", "Tensor"], object], x: "Tensor", masks: "list[Tensor]") -> None:
