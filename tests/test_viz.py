@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from timm_interpretable.viz import elide, explanation_figure, overlay, verification_figure, weight_picture
@@ -105,6 +106,15 @@ def test_says_what_it_shows():
     said = [t.get_text() for t in texts(fig)]
     assert {"photo.jpg", "evidence for “church”", "prediction", "block 1", "block 8", "33.3 %"} <= set(said)
     assert any("own scale" in text for text in said)
+
+
+def test_a_colour_means_the_same_in_all_panels():
+    positive, signed = np.full((4, 4), 2.0), np.linspace(-1, 1, 16).reshape(4, 4)
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    for maps, name in (([positive, signed], "RdBu_r"), ([positive, positive + signed / 4], "inferno")):
+        fig = explanation_figure(image, positive, maps, ["a", "b"], [0.7, 0.3], 0)
+        panels = [ax.images[0] for ax in fig.findobj(Axes) if ax.get_title().startswith("block ")]
+        assert [panel.get_cmap().name for panel in panels] == [name, name]
 
 
 def test_the_target_is_among_the_bars_even_when_improbable():

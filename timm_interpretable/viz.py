@@ -242,9 +242,9 @@ def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, 
     axes = part.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(evolution) :]:
         ax.set_visible(False)
-    for i, (ax, one) in enumerate(zip(axes, evolution, strict=False), start=1):
-        values = _map(one)
-        signed = values.min() < 0
+    maps = [_map(one) for one in evolution]
+    signed = any(values.min() < 0 for values in maps)  # one meaning of a colour in all panels
+    for i, (ax, values) in enumerate(zip(axes, maps, strict=False), start=1):
         low = -_peak(values) if signed else float(values.min())
         colors = matplotlib.colormaps[COLOURS[0 if signed else 1]]
         ax.imshow(values, cmap=colors, vmin=low, vmax=max(_peak(values), low + 1e-12), interpolation="nearest")
