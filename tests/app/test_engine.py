@@ -201,3 +201,10 @@ def test_numbers_of_the_cards_in_words():
     assert "; energy in box: " in measured("facnn_resnet18.imagenette")
     assert re.fullmatch(r"equal-error rate \d+\.\d+ %", measured("face_resnet10.orl"))
     assert measured("unknown.model") == "–"
+
+
+def test_a_map_of_one_position_says_so(engine, golf_ball):
+    found = engine.explain(golf_ball, Choice("baseline_resnet18.cifar10", "grad_cam"))
+    assert found.values.shape == (1, 1)
+    assert exactness(found)[1].startswith("Nothing to see")
+    assert alt_text(found).endswith("The same everywhere.")

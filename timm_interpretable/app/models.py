@@ -43,6 +43,7 @@ CATALOGUE = (
     Entry("baseline_resnet18.imagenette", "ResNet-18", "Imagenette"),
     Entry("facnn_resnet18.cifar10", "FA-CNN", "CIFAR-10"),
     Entry("coda_net_s.cifar10", "CoDA-Net", "CIFAR-10"),
+    Entry("baseline_resnet18.cifar10", "ResNet-18", "CIFAR-10"),
 )
 _CLASSES = {"Imagenette": IMAGENETTE_CLASSES, "CIFAR-10": CIFAR10_CLASSES}
 FACES = Entry("face_resnet10.orl", "Face network", "ORL")

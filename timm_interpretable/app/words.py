@@ -60,6 +60,8 @@ def exactness(found: Explanation) -> tuple[str, str]:
                 "of the class behind it."
             )
         case _:
+            if found.values.size == 1:
+                return "none", "Nothing to see: the last feature map has one position at this size of the image."
             if found.entry.family == "FA-CNN":
                 return "none", "No scale of its own; here it is the positive part of the class map times a constant."
             return "none", "Nothing to add up: positive parts only, on no scale."
@@ -83,10 +85,10 @@ def spread(values: Array) -> float | None:
 
 def alt_text(found: Explanation) -> str:
     """The overlay for those who cannot see it."""
-    text = (
-        f"{found.title}, for {found.target_name} at {percent(float(found.look.probs[found.target]))}. "
-        f"Strongest at the {place(found.values)}"
-    )
+    text = f"{found.title}, for {found.target_name} at {percent(float(found.look.probs[found.target]))}. "
+    if found.values.min() == found.values.max():
+        return f"{text}The same everywhere."
+    text += f"Strongest at the {place(found.values)}"
     share = spread(found.values)
     if share is not None:
         text += f"; half of what speaks for it lies in {percent(share)} of the picture"
