@@ -5,10 +5,17 @@ import io
 import json
 import shutil
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from timm_interpretable.benchmark.plots import localisation_figure, removal_figure, scatter_figure
+from timm_interpretable.benchmark.plots import (
+    _apart,
+    localisation_figure,
+    method_colors,
+    removal_figure,
+    scatter_figure,
+)
 from timm_interpretable.benchmark.report import write_report
 from timm_interpretable.benchmark.summary import accuracy_of, summarised
 from timm_interpretable.benchmark.tables import cost_table, failures, model_table, short_table
@@ -166,3 +173,22 @@ def test_cards_get_a_section_and_entries_of_the_model_index(results, tmp_path):
     assert splits["energy"][0] == "20 images with boxes"
     assert splits["accuracy"][0] is None
     assert splits["accuracy"][1] == accuracy[0].dataset_name
+
+
+def test_every_method_has_its_name_and_colour_in_the_scatter(results):
+    fig = scatter_figure(results, "energy", "")
+    named = {text.get_text() for text in fig.axes[0].texts}
+    assert named == {"class map", "Grad-CAM"}  # RISE failed, random costs nothing
+    colors = method_colors(["class map", "Grad-CAM", "RISE", "class map", "Grad-CAM", "RISE", "random"])
+    assert len({tuple(colors[name]) for name in ("class map", "Grad-CAM", "RISE")}) == 3
+    assert np.array_equal(colors["RISE"], method_colors(["class map", "Grad-CAM", "RISE", "random"])["RISE"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_keep_their_distance_and_their_order(seed):
+    values = np.random.default_rng(seed).random(8)
+    found = _apart(values, 0.1)
+    assert (np.diff(np.sort(found)) > 0.1 - 1e-9).all()
+    assert np.array_equal(np.argsort(found), np.argsort(values))
+    assert found.mean() == pytest.approx(values.mean())
+    assert np.allclose(_apart(values, 0.0), values)

@@ -16,10 +16,12 @@ __all__ = ["contact_sheet", "localisation_figure", "method_colors", "removal_fig
 
 _OWN = ("class map", "contributions")
 _GREY = "#9aa0a6"
+_CHEAP = 10  # forward passes
 
 
 def method_colors(methods: Sequence[str]) -> dict[str, Any]:
     """The model's own maps in warm colours, the others in cool ones, random in grey: the same in every figure."""
+    methods = list(dict.fromkeys(methods))
     own = [method for method in methods if method.startswith(_OWN)]
     others = [method for method in methods if method not in own and method != "random"]
     warm = colormaps["autumn"](np.linspace(0.0, 0.7, max(len(own), 1)))
@@ -90,7 +92,7 @@ def removal_figure(results: Mapping[str, Any], model: str, footer: str) -> Figur
 
 
 def scatter_figure(results: Mapping[str, Any], number: str, footer: str) -> Figure | None:
-    """Every method of every model: what a map costs against a number; the accuracy of the model in the legend."""
+    """What a map costs against a number, method by method: one panel per model, its accuracy in the title."""
     cost = {(row["model"], row["method"]): row["forward_passes"] for row in results["cost"]}
     rows = [
         row
@@ -100,23 +102,56 @@ def scatter_figure(results: Mapping[str, Any], number: str, footer: str) -> Figu
     ]  # fmt: skip
     if not rows:
         return None
-    fig = _figure(8.5, 5.2)
-    ax = fig.subplots()
-    for i, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
-        mine = [row for row in rows if row["model"] == model]
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    fig = _figure(4.4 * len(models) + 0.8, 5.0)
+    axes = np.atleast_1d(fig.subplots(1, len(models), sharex=True, sharey=True))
+    colors = method_colors([row["method"] for row in rows])
+    for ax, model in zip(axes, models, strict=True):
+        for row in (row for row in rows if row["model"] == model):
+            mean, color = row["mean"], colors[row["method"]]
+            errors = [[mean - row["low"]], [row["high"] - mean]]
+            ax.errorbar(cost[model, row["method"]], mean, errors, fmt="o", color=color, elinewidth=0.8)
         accuracy = results["models"][model]["accuracy"]
-        shown = f"{model}, accuracy {accuracy:.1%}" if accuracy is not None else model
-        color = colormaps["tab10"](i)
-        x, y = [cost[model, row["method"]] for row in mine], [row["mean"] for row in mine]
-        errors = np.array([[row["mean"] - row["low"], row["high"] - row["mean"]] for row in mine]).T
-        ax.errorbar(x, y, errors, fmt="os^Dv"[i % 5], color=color, elinewidth=0.8, label=shown, alpha=0.85)
-        for name, at in _labels({row["method"]: point for row, *point in zip(mine, x, y, strict=True)}).items():
-            ax.annotate(name, at, xytext=(5, 3), textcoords="offset points", fontsize=7, color=color)
-    ax.set(xscale="log", xlabel="cost of a map, forward passes", ylabel=NUMBERS[number].label)
-    ax.margins(x=0.15)
-    ax.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-    _plain(ax)
-    return _with_footer(fig, footer)
+        ax.set_title(f"{model}\naccuracy {accuracy:.1%}" if accuracy is not None else model, fontsize=10)
+        ax.set(xscale="log", xlabel="cost of a map, forward passes")
+        _plain(ax)
+    axes[0].set_ylabel(NUMBERS[number].label)
+    low, high = min(cost[row["model"], row["method"]] for row in rows), max(cost.values())
+    axes[0].set_xlim(low / 1.6, high * 25)  # room for the names
+    for ax, model in zip(axes, models, strict=True):
+        points = {row["method"]: (cost[model, row["method"]], row["mean"]) for row in rows if row["model"] == model}
+        for group in ({k: v for k, v in points.items() if (v[0] < _CHEAP) == cheap} for cheap in (True, False)):
+            _name(ax, group, colors)
+    return _with_footer(fig, f"Points: means with 95 % intervals. {footer}")
+
+
+def _name(ax: Axes, points: Mapping[str, tuple[float, float]], colors: Mapping[str, Any]) -> None:
+    """Names in a column right of the points, each as near to its own as the others let it."""
+    if not points:
+        return
+    bottom, top = ax.get_ylim()
+    heights = _apart(np.array([y for _, y in points.values()]), 0.042 * (top - bottom))
+    column = max(x for x, _ in points.values()) * 1.35
+    for (name, at), height in zip(points.items(), heights, strict=True):
+        line = dict(arrowstyle="-", relpos=(0, 0.5), color=colors[name], linewidth=0.5, shrinkA=0, shrinkB=4)
+        ax.annotate(name, at, (column, height), fontsize=7.5, va="center", arrowprops=line)
+
+
+def _apart(values: Any, gap: float) -> Any:
+    """The nearest numbers (least squares) in the same order that keep a distance: isotonic regression of what is left.
+
+    Neighbours that are too close become a block around their mean.
+    """
+    order, steps = np.argsort(values, kind="stable"), gap * np.arange(len(values))
+    blocks: list[tuple[float, int]] = []
+    for value in values[order] - steps:
+        blocks.append((value, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (a, m), (b, n) = blocks[-2:]
+            blocks[-2:] = [((a * m + b * n) / (m + n), m + n)]
+    found = np.empty(len(values))
+    found[order] = np.repeat([value for value, _ in blocks], [count for _, count in blocks]) + steps
+    return found
 
 
 def contact_sheet(
@@ -144,19 +179,6 @@ def contact_sheet(
         ax.set_title(name.replace(" (", "\n(").replace("integrated ", "integrated\n"), fontsize=8)
     fig.suptitle(model, fontsize=11)
     return _with_footer(fig, footer)
-
-
-def _labels(points: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
-    """Points by name, those in nearly the same place under one name."""
-    groups: list[tuple[list[str], tuple[float, float]]] = []
-    for name, (x, y) in points.items():
-        for names, (x0, y0) in groups:
-            if abs(np.log(x / x0)) < 0.25 and abs(y - y0) < 0.01:
-                names.append(name)
-                break
-        else:
-            groups.append(([name], (x, y)))
-    return {", ".join(names) if len(names) < 3 else ",\n".join(names): at for names, at in groups}
 
 
 def _figure(width: float, height: float) -> Figure:
