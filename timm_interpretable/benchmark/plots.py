@@ -130,7 +130,9 @@ def _name(ax: Axes, points: Mapping[str, tuple[float, float]], colors: Mapping[s
     if not points:
         return
     bottom, top = ax.get_ylim()
-    heights = _apart(np.array([y for _, y in points.values()]), 0.042 * (top - bottom))
+    gap = 0.042 * (top - bottom)
+    heights = _apart(np.array([y for _, y in points.values()]), gap)
+    heights += max(0, bottom + gap / 2 - heights.min()) - max(0, heights.max() + gap / 2 - top)  # inside the panel
     column = max(x for x, _ in points.values()) * 1.35
     for (name, at), height in zip(points.items(), heights, strict=True):
         line = dict(arrowstyle="-", relpos=(0, 0.5), color=colors[name], linewidth=0.5, shrinkA=0, shrinkB=4)
