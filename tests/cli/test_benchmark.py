@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from timm_interpretable.benchmark import METHODS, Method
 from timm_interpretable.cli import app
+from timm_interpretable.cli.loading import load_any
+from timm_interpretable.models.weights import card_folder
 
 SIZES = ("--images", "6", "--boxed", "6", "--costly", "2", "--masks", "8", "--fame-steps", "2", "--ig-steps", "2")
 CHEAP = "class map,Grad-CAM,HiResCAM,input x gradient,random"
@@ -99,23 +101,16 @@ def test_a_stopped_run_goes_on_and_a_failing_cell_stops_nothing(data_dir: Path, 
 def test_two_processes_give_the_numbers_of_one(data_dir: Path, model: str) -> None:
     args = ["--data-dir", str(data_dir), "--models", model, "--metrics", "boxes,removal", "--methods", f"{CHEAP},RISE"]
     assert run(*args, "--out", data_dir / "one").exit_code == 0
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    command = [*launch, "--main_process_port", "0", "-m", "timm_interpretable.cli", "benchmark", *args, *SIZES]
+    # what `accelerate launch` does for several GPUs; on CPUs it starts one process whatever it is asked for
+    launch = ["torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--redirects", "3", "--log_dir"]
+    command = [sys.executable, "-m", *launch, str(data_dir / "logs"), "-m", "timm_interpretable.cli", "benchmark"]
     done = subprocess.run(
-        [*command, "--device", "cpu", "--out", str(data_dir / "two")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+        [*command, *args, *SIZES, "--device", "cpu", "--out", str(data_dir / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("written to") == 1
+    said = [file.read_text() for file in (data_dir / "logs").rglob("stdout.log")]
+    assert sorted("written to" in text for text in said) == [False, True]
     one, two = table(data_dir / "one"), table(data_dir / "two")
     assert one.keys() == two.keys()
     for cell, row in one.items():
@@ -128,14 +123,29 @@ def test_two_processes_give_the_numbers_of_one(data_dir: Path, model: str) -> No
         (("--models", "facnn_resnet81"), "unknown model 'facnn_resnet81'; did you mean facnn_resnet"),
         (("--metrics", "boxes,beauty"), "--metrics has 'beauty', expected some of: boxes, removal"),
         (("--methods", "GradCAM"), "--methods has 'GradCAM', expected some of: class map"),
+        (("--reference", "Grad-Cam"), "--reference 'Grad-Cam': expected one of the methods that are measured"),
+        (("--methods", "random", "--reference", "RISE"), "--reference 'RISE': expected one of the methods"),
         (("--methods", "contributions"), "facnn_resnet18 has none of the methods contributions"),
         (("--split", "train"), "has no train.tar, train-*.tar or train/"),
     ],
 )
-def test_bad_requests(data_dir: Path, model: str, args: tuple[str, str], message: str) -> None:
+def test_bad_requests(data_dir: Path, model: str, args: tuple[str, ...], message: str) -> None:
     result = run(
         "--data-dir", data_dir, *(() if args[0] == "--models" else ("--models", model)), *args, "--out", data_dir
     )
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert not list(data_dir.glob("units/*"))
+
+
+def test_a_model_twice(data_dir: Path, model: str) -> None:
+    result = run("--data-dir", data_dir, "--models", f"{model},{model}", "--out", data_dir)
+    assert result.exit_code == 2
+    assert "--models has a model twice" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("name", ["facnn_resnet18.imagenette", "coda_net_s.cifar10"])
+def test_a_released_file_loads_by_its_path(name: str) -> None:
+    """Its config.json has the number of classes twice: as timm's and among the arguments of the model."""
+    net, settings = load_any(name.split(".")[0], card_folder(name) / "model.safetensors", torch.device("cpu"))
+    assert net.num_classes == settings["num_classes"] == 10

@@ -70,6 +70,9 @@ def test_occlusion_is_captums(coda_net, images):
     assert occlusion(coda_net, images, CLASSES, size=3, stride=2).isfinite().all()
     with pytest.raises(ValueError, match="size=13 is out of range, expected 1 to 12"):
         occlusion(coda_net, images, CLASSES, size=13)
+    for stride in (0, 4):
+        with pytest.raises(ValueError, match=f"stride={stride} is out of range, expected 1 to 3"):
+            occlusion(coda_net, images, CLASSES, size=3, stride=stride)
 
 
 def test_reports():

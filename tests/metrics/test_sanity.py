@@ -15,6 +15,7 @@ def test_completeness_of_a_map_that_adds_up_and_of_one_that_does_not():
     found = completeness(maps, torch.tensor([2.0, -2.0, 0.0]))
     assert found.tolist() == [0, 2, float("inf")]
     assert completeness(torch.zeros(1, 4), torch.zeros(1)).item() == 0
+    assert completeness(torch.full((1, 4), torch.nan), torch.ones(1)).isnan().all()  # not perfect
 
 
 def test_class_map_is_complete(facnn, images):

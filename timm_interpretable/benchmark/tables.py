@@ -11,7 +11,7 @@ from timm_interpretable.results import markdown_table
 __all__ = ["cost_table", "csv_text", "failures", "model_table", "model_tables", "short_table"]
 
 _FAILED = "failed"
-_FEWEST = 10  # images from which on an interval is taken at its word
+_FEWEST = 20  # images from which on an interval is taken at its word
 _VISIBLE = 0.0005  # what three digits show
 _SHORT = ("energy", "pointing", "grids", "removal_least", "removal_most", "road_least", "road_most")
 
@@ -29,7 +29,7 @@ def model_tables(results: Mapping[str, Any], model: str, reference: str) -> str:
 def model_table(results: Mapping[str, Any], model: str, names: Sequence[str], reference: str | None = None) -> str:
     """Methods down, numbers across: `mean [low, high]`, with + or - where it is better or worse than the reference.
 
-    Better or worse: the 95 % interval of the paired difference, of 10 images or more, excludes zero, and three digits
+    Better or worse: the 95 % interval of the paired difference, of 20 images or more, excludes zero, and three digits
     show it. Empty for numbers that nobody measured.
     """
     rows = {(row["method"], row["number"]): row for row in results["rows"] if row["model"] == model}

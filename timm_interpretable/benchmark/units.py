@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from timm_interpretable import __version__
 from timm_interpretable.benchmark.cost import measured, peak_bytes
 from timm_interpretable.benchmark.images import Batch, BenchmarkModel, Grids, Photographs
 from timm_interpretable.benchmark.methods import METHODS, Context, MethodSettings, probabilities
@@ -87,8 +88,15 @@ def _measurable(metric: str, method: str) -> bool:
 
 def _fingerprint(model: BenchmarkModel, images: Photographs | Grids, settings: MethodSettings) -> str:
     what: list[Any] = [model.sha256, model.input_size, asdict(settings), list(images.chosen), list(images.costly)]
-    what += [len(images.data), getattr(images, "side", None)]
+    what += [len(images.data), getattr(images, "side", None), model.black.tolist(), model.white.tolist(), __version__]
+    what += [_digest(images.data[i][0]) for i in (0, len(images.data) // 2, len(images.data) - 1)]  # other data
+    boxes = getattr(images, "boxes", None)
+    what += [_digest(boxes)] if boxes is not None else []
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
 
 
 def compute(unit: Unit, model: BenchmarkModel, settings: MethodSettings) -> tuple[dict[str, Any], Tensor | None]:

@@ -49,7 +49,9 @@ def benchmark(
     ig_steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients.")] = 20,
     masks: Annotated[int, typer.Option(min=1, help="Of RISE.")] = 500,
     fame_steps: Annotated[int, typer.Option(min=1, help="Of FAME.")] = 50,
-    reference: Annotated[str, typer.Option(help="The method that the others are compared with.")] = "Grad-CAM",
+    reference: Annotated[
+        str | None, typer.Option(help="Compared with the others; Grad-CAM by default, else the first method.")
+    ] = None,
     bf16: Annotated[
         bool, typer.Option("--bf16", help="bfloat16 where images that lose pixels are classified.")
     ] = False,
@@ -59,23 +61,26 @@ def benchmark(
 ) -> None:
     """Compare attributions: where they point, what the model loses without what they mark, and what they cost.
 
-    Writes results.json, results.csv, results.md and figures. Several processes share a run under `accelerate launch -m
-    timm_interpretable.cli benchmark …`. A cell that fails is reported, does not stop the others, and is tried again by
-    the next run. The true class of every image is explained.
+    Writes results.json, results.csv, results.md and figures. Several processes share a run: `accelerate launch`, on
+    CPUs `torchrun`, with `-m timm_interpretable.cli benchmark …`. A cell that fails is reported, does not stop the
+    others, and is tried again by the next run. The true class of every image is explained.
     """
-    from timm_interpretable.benchmark import MethodSettings, run_units
+    from timm_interpretable.benchmark import METHODS, MethodSettings, run_units
 
     shard, target = _process(device)
     names = [name.strip() for name in models.split(",")]
     wanted_methods, wanted_metrics = _methods(methods), _metrics(metrics, data_dir)
+    reference = _reference(reference, wanted_methods or list(METHODS))
     settings = MethodSettings(ig_steps=ig_steps, masks=masks, fame_steps=fame_steps, bf16=bf16, seed=seed)
     make_folder(out)
     counts = dict(images=images, boxed=boxed, grids=grids, costly=costly, costly_grids=costly_grids, side=grid_side)
     opener = _Opener(data_dir, split, wanted_metrics, counts, seed, target)
     try:
         opened = {model.name: model for model in map(opener.open, names)}  # all, before any work
+        if len(opened) < len(names):
+            raise ValueError(f"--models has a model twice, expected different ones: {models}")
         units = _planned(opened, wanted_methods, wanted_metrics, settings)
-        few = next(iter(next(iter(opened.values())).sets.values())).costly
+        few = _photographs(next(iter(opened.values()))).costly
         sheet = few[:: max(1, len(few) // _SHEET)][:_SHEET]
         run_units(units, opened, settings, out / "units", sheet, shard)
     except (ImportError, OSError, ValueError) as error:
@@ -125,6 +130,14 @@ def _metrics(text: str | None, data_dir: Path) -> list[str]:
         return _listed("--metrics", text, METRICS)
     boxes = (data_dir / "boxed_boxes.csv").is_file()
     return [name for name in METRICS if name != "grids" and (name != "boxes" or boxes)]
+
+
+def _reference(name: str | None, methods: Sequence[str]) -> str:
+    if name is None:
+        return "Grad-CAM" if "Grad-CAM" in methods else methods[0]
+    if name not in methods:
+        fail(f"--reference {name!r}: expected one of the methods that are measured: {', '.join(methods)}")
+    return name
 
 
 def _listed(option: str, text: str, known: Mapping[str, Any]) -> list[str]:
@@ -212,7 +225,7 @@ def _report(
             parameters=sum(p.numel() for p in model.net.parameters()),
         )  # fmt: skip
     files = write_report(out, results, reference)
-    files += [_sheet(out, units, model, sheet, results) for model in opened.values() if _has_photographs(model)]
+    files += [_sheet(out, units, model, sheet, results) for model in opened.values() if set(model.sets) - {"grids"}]
     failed = [row for row in results["rows"] if "error" in row]
     typer.echo(f"written to {out}: {', '.join(file.name for file in files)}")
     if failed:
@@ -230,8 +243,9 @@ def _chance(opened: "Mapping[str, BenchmarkModel]", side: int) -> dict[str, floa
     return found | ({"grids": 1 / side**2} if "grids" in sets else {})
 
 
-def _has_photographs(model: "BenchmarkModel") -> bool:
-    return next(iter(model.sets)) != "grids"
+def _photographs(model: "BenchmarkModel") -> Any:
+    """The first set that is not grids, or grids where there is nothing else."""
+    return next((images for kind, images in model.sets.items() if kind != "grids"), model.sets.get("grids"))
 
 
 def _sheet(
@@ -242,7 +256,7 @@ def _sheet(
     from timm_interpretable.benchmark.plots import contact_sheet
     from timm_interpretable.benchmark.report import made_with, save_figure
 
-    kind = next(iter(model.sets))
+    kind = next(kind for kind in model.sets if kind != "grids")
     found: dict[str, dict[int, Any]] = {}
     for unit in units:
         if unit.model == model.name and unit.images == kind:

@@ -36,7 +36,7 @@ def load_any(name: str, weights: Path | None, device: "torch.device") -> tuple[A
     try:
         state = load_file(weights)
         num_classes = _num_classes(name, state, settings)
-        net = timm.create_model(name, num_classes=num_classes, **settings.get("model_args", {}))
+        net = timm.create_model(name, **{**settings.get("model_args", {}), "num_classes": num_classes})
         net.load_state_dict(state)
     # an unknown model, shapes or model_args of another one, a broken file
     except (RuntimeError, TypeError, SafetensorError) as error:

@@ -43,7 +43,7 @@ def comparison_methods(model: Any, n_steps: int = 20, stride: int = 4) -> dict[s
     methods["Grad-CAM"] = maps_by_class(
         lambda x, target: F.interpolate(grad_cam(model, x, target)[:, None], x.shape[-2:], mode="bilinear")
     )
-    methods["input x gradient"] = lambda x, classes: _times_gradient(model, x, classes, [1.0])
+    methods["input x gradient"] = lambda x, classes: _times_gradient(model, x, classes, None)
     steps = [(i + 0.5) / n_steps for i in range(n_steps)]
     methods["integrated gradients"] = lambda x, classes: _times_gradient(model, x, classes, steps)
     for size in (5, 9):
@@ -60,15 +60,14 @@ def _contributions(model: Any, images: Tensor, classes: Tensor) -> Tensor:
     return maps.gather(1, classes[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
 
 
-def _times_gradient(model: Any, images: Tensor, classes: Tensor, scales: list[float]) -> Tensor:
-    """The input times its gradient, averaged over scaled inputs (integrated gradients by the midpoint rule)."""
+def _times_gradient(model: Any, images: Tensor, classes: Tensor, path: list[float] | None) -> Tensor:
+    """The input times its gradient; on a path from black, their difference times the mean gradient (midpoint rule)."""
     encode = getattr(model, "encoding", None)
     with torch.no_grad():
         x = encode(images) if encode else images
         # a black image is the baseline, which for [x, 1 - x] is not zero
         black = encode(torch.zeros_like(images)) if encode else torch.zeros_like(images)
-    # without a path, the plain product
-    difference = x - black if len(scales) > 1 else x
+    difference, scales = (x, [1.0]) if path is None else (x - black, path)
     total = torch.zeros(*classes.shape, *x.shape[2:], device=x.device)
     for scale in scales:
         with torch.enable_grad():
@@ -96,8 +95,13 @@ def occlusion(
         size: side of the square in pixels.
         stride: between squares.
         fill: the value that covers, or one per channel, `(C, 1, 1)`.
+
+    Raises:
+        ValueError: a square that is larger than the images, or steps that would leave pixels uncovered.
     """
     height, width = images.shape[2:]
+    if not 1 <= stride <= size:
+        raise ValueError(f"stride={stride} is out of range, expected 1 to {size}, the side of the square.")
     if not 1 <= size <= min(height, width):
         raise ValueError(f"size={size} is out of range, expected 1 to {min(height, width)}, the side of the images.")
     with torch.no_grad():

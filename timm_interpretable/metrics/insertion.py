@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from timm_interpretable.metrics.maps import MapSource
-from timm_interpretable.metrics.removal import Fill, area, removal_curves
+from timm_interpretable.metrics.maps import MapSource, maps_of
+from timm_interpretable.metrics.removal import Fill, area, images_per_pass, removal_curves
 from timm_interpretable.metrics.smoothing import blurred
 
 __all__ = ["InsertionDeletion", "insertion_deletion"]
@@ -66,6 +66,9 @@ def insertion_deletion(
         raise ValueError(f"n_steps={n_steps}, expected at least 1.")
     steps = [i / n_steps for i in range(n_steps + 1)]
     begin = blurred(images) if start is None else start
+    if not isinstance(maps, Tensor):  # made once for both orders
+        parts = zip(*(x.split(images_per_pass(images, batch_size)) for x in (images, target)), strict=True)
+        maps = torch.cat([maps_of(maps, *part) for part in parts])
     deletion = removal_curves(predict, images, maps, target, steps, True, fill, seed, batch_size)
     # to show the most important share is to hide the least important rest
     insertion = removal_curves(predict, images, maps, target, steps[::-1], False, begin, seed, batch_size)

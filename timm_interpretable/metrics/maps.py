@@ -17,14 +17,14 @@ MapSource: TypeAlias = Tensor | Attribution | Callable[..., Any]
 def maps_of(source: MapSource, images: Tensor, target: Tensor, **kwargs: Any) -> Tensor:
     """One signed map per image, `(B, H, W)`, detached: channels are added up.
 
-    Maps of a lower resolution, such as those of Captum's layer attributions, are brought to the size of the images
-    (bilinear).
+    Maps that an attribution or a function gives at a lower resolution, such as Captum's layer attributions, are brought
+    to the size of the images (bilinear); a tensor keeps its size.
 
     The metrics that have images and a target call this on their `maps`, so that those can be any of the three; metrics
     that know neither, such as `energy_in_box`, take `maps_of(attribution, images, target)`.
 
     Args:
-        source: maps `(B, H, W)` or `(B, C, H, W)`, returned as they are but for channels and size; an attribution; or a
+        source: maps `(B, H, W)` or `(B, C, H, W)`, returned as they are but for channels; an attribution; or a
             function `(images, target)` to maps.
         images: `(B, C, H, W)`.
         target: classes `(B,)`.

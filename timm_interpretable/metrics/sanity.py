@@ -34,7 +34,7 @@ def completeness(attributions: Tensor, scores: Tensor) -> Tensor:
             f"attributions {tuple(attributions.shape)}, scores {tuple(scores.shape)}: expected (B, ...), (B,)."
         )
     missing = (attributions.detach().double().flatten(1).sum(1) - scores.detach()).abs()
-    return torch.where(missing > 0, missing / scores.detach().double().abs(), 0).float()
+    return torch.where(missing == 0, 0, missing / scores.detach().double().abs()).float()
 
 
 def randomisation(
