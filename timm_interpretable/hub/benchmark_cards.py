@@ -23,8 +23,9 @@ _README_METHODS = (
 _LEGEND = (
     "Chance: {chance}. Removed: mean probability of the true class while a quarter of the pixels turn black, the least "
     "or the most important first; ROAD: while nine tenths are imputed. Scattered black pixels break the prediction "
-    "whatever they hit, as `random` shows: where maps are noisy, removal says little. Maps without negative values, such "
-    "as those of RISE, spread over boxes and grids by construction. In bold the best of those measured on all images; images: of pixel removal, of boxes or grids, and of costly methods and ROAD."
+    "whatever they hit, as `random` shows: where maps are noisy, removal says little. Maps without negative values, "
+    "such as those of RISE, spread over boxes and grids by construction. In bold the best of those measured on all "
+    "images; images: of pixel removal, of boxes or grids, and of costly methods and ROAD."
 )
 
 
