@@ -28,7 +28,7 @@ def main() -> None:
     model = timm.create_model(args.model, pretrained=True).eval()
     transform, names = eval_transform(model), model.pretrained_cfg["label_names"]
     args.out.mkdir(parents=True, exist_ok=True)
-    paths = list_images([args.folder]) if args.folder else [sample.path for sample in sample_images()]
+    paths = [file.path for file in list_images([args.folder])] if args.folder else [sample.path for sample in sample_images()]
     for path in paths:
         x = transform(load_image(path))[None]
         with torch.no_grad():

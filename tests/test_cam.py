@@ -19,8 +19,18 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from timm_interpretable.attr import ClassMap, InputContribution
+from timm_interpretable.attr import (
+    METHODS,
+    ClassMap,
+    Cost,
+    InputContribution,
+    Method,
+    MethodSettings,
+    explained_by,
+    smoothed,
+)
 from timm_interpretable.cam import IntrinsicCAM, target_layers
+from timm_interpretable.models import FeatureAlignedCNN
 
 CLASSES = [0, 4, 2]
 TARGETS = [ClassifierOutputTarget(c) for c in CLASSES]
@@ -42,7 +52,7 @@ def model(request):
 
 
 def own_map(model, images, classes=CLASSES, **options):
-    method = ClassMap if hasattr(model, "class_maps") else InputContribution
+    method = ClassMap if isinstance(model, FeatureAlignedCNN) else InputContribution
     return method(model).attribute(images, classes, **options).sum(1)
 
 
@@ -60,7 +70,7 @@ def test_is_the_models_own_map(model, images):
     assert isinstance(result, np.ndarray)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, stretched(own), rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(cam.signed(images, TARGETS), own.numpy())
+    np.testing.assert_allclose(cam.signed(images, TARGETS), own.numpy(), rtol=1e-4, atol=1e-6)
     assert not np.allclose(result, cam(images, [ClassifierOutputTarget(1)] * 3), atol=0.01)
 
 
@@ -71,12 +81,53 @@ def test_scale_of_the_map_does_not_matter(coda_net, images):
     np.testing.assert_allclose(IntrinsicCAM(coda_net)(images, TARGETS), expected, rtol=0, atol=1e-5)
 
 
-def test_options_of_the_attribution_and_the_sign(facnn, images):
-    cam = IntrinsicCAM(facnn, contrast=True, layers="average")
-    own = own_map(facnn, images, contrast=True, layers="average")
+def test_other_rows_of_the_catalogue_and_the_sign(facnn, coda_net, images):
+    cam = IntrinsicCAM(facnn, method="class_map_average")
+    own = own_map(facnn, images, layers="average")
     np.testing.assert_allclose(cam(images, TARGETS), stretched(own), rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(cam.signed(images, TARGETS), own.numpy())
+    np.testing.assert_allclose(cam.signed(images, TARGETS), own.numpy(), rtol=1e-4, atol=1e-6)
     assert own.min() < 0 < own.max()
+    settings = MethodSettings(smooth=0.5)
+    smooth = IntrinsicCAM(coda_net, "contributions_smoothed", settings=settings).signed(images, TARGETS)
+    np.testing.assert_allclose(smooth, smoothed(own_map(coda_net, images), 7).numpy(), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="method='contributions' does not apply to FeatureAlignedCNN"):
+        IntrinsicCAM(facnn, "contributions")
+    with pytest.raises(ValueError, match="no explanation method 'own', expected one of: "):
+        IntrinsicCAM(facnn, "own")
+
+
+class Halves(nn.Module):
+    """A family that knows nothing of this package's: its own explanation is what its two classes see."""
+
+    explanation, num_classes = "halves", 2
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def seen(self, x):
+        right = torch.arange(x.shape[-1]) >= x.shape[-1] // 2
+        return self.weight * torch.stack([x.sum(1) * ~right, x.sum(1) * right], 1)
+
+    def forward(self, x):
+        return self.seen(x).sum((2, 3))
+
+
+def test_a_family_is_asked_for_its_explanation(images, monkeypatch):
+    row = Method(
+        "halves", "halves", Cost.FORWARD, applies=explained_by("halves"),
+        build=lambda context: lambda x, classes: context.model.seen(x)[torch.arange(len(x))[:, None], classes],
+    )  # fmt: skip
+    monkeypatch.setitem(METHODS, "halves", row)
+    model = Halves()
+    found = IntrinsicCAM(model).signed(images, [ClassifierOutputTarget(1)] * 3)
+    np.testing.assert_array_equal(found, model.seen(images)[:, 1].detach().numpy())
+
+
+def test_a_map_that_is_not_finite_is_refused(facnn, images):
+    images[1, 0, 3, 3] = torch.nan
+    with pytest.raises(ValueError, match=r"class map: the maps of images 1 of the batch are not finite: the inputs"):
+        IntrinsicCAM(facnn)(images, TARGETS)
 
 
 def test_near_grad_cam_of_the_library(facnn, images):
@@ -139,9 +190,9 @@ def test_threads_equal_serial(model, images):
 
 
 def test_a_map_without_positive_part_is_zero(facnn, images, monkeypatch):
-    cam = IntrinsicCAM(facnn)
-    monkeypatch.setattr(cam.attribution, "attribute", lambda x, *args: -x)
-    result = cam(images, TARGETS)
+    row = Method("nothing", "nothing", Cost.FORWARD, lambda context: lambda x, classes: -x.abs().sum(1, keepdim=True))
+    monkeypatch.setitem(METHODS, "nothing", row)
+    result = IntrinsicCAM(facnn, "nothing")(images, TARGETS)
     np.testing.assert_array_equal(result, np.zeros_like(result))
 
 
@@ -209,9 +260,17 @@ def convnext():
     return ConvNeXt(num_classes=5, depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), patch_size=2, ls_init_value=1.0)
 
 
-def vit():
+def vit(**kwargs):
     args = dict(img_size=(24, 32), patch_size=4, num_classes=5, embed_dim=12, depth=2, num_heads=2)
-    return VisionTransformer(**args, reg_tokens=2, dynamic_img_size=True)
+    return VisionTransformer(**{**args, "reg_tokens": 2, "dynamic_img_size": True, **kwargs})
+
+
+def padded_vit():
+    return vit(dynamic_img_pad=True)
+
+
+def fixed_vit():
+    return vit(dynamic_img_size=False)
 
 
 @pytest.mark.parametrize(
@@ -221,13 +280,16 @@ def vit():
         (convnext, (32, 48), "stages.3.blocks.0"),
         (vit, (24, 32), "blocks.1.norm1"),
         (vit, (20, 20), "blocks.1.norm1"),
+        (vit, (48, 16), "blocks.1.norm1"),
+        (padded_vit, (22, 19), "blocks.1.norm1"),
+        (fixed_vit, (24, 32), "blocks.1.norm1"),
     ],
 )
 def test_library_runs_at_the_layers_of_the_table(rng, make, size, layer):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = make().eval()
-    table = target_layers(torch.compile(model, backend="eager"))
+    table = target_layers(torch.compile(model, backend="eager"), size)
     assert table["target_layers"] == [model.get_submodule(layer)]
     images = torch.rand(2, 3, *size, generator=rng)
     with HiResCAM(model, **table) as cam:
@@ -239,20 +301,38 @@ def test_library_runs_at_the_layers_of_the_table(rng, make, size, layer):
 
 def test_one_layer_later_only_the_class_token_counts(rng):
     model = vit().eval()
-    table = target_layers(model) | {"target_layers": [model.blocks[-1].norm2]}
+    table = target_layers(model, (24, 32)) | {"target_layers": [model.blocks[-1].norm2]}
     with HiResCAM(model, **table) as cam:
         cam(torch.rand(1, 3, 24, 32, generator=rng), [ClassifierOutputTarget(1)])
         assert (cam.activations_and_grads.gradients[0] == 0).all()
 
 
-def test_tokens_keep_their_place(rng):
-    model = vit()
-    h, w = model.patch_embed.grid_size
-    tokens = torch.rand(2, 3 + h * w, 12, generator=rng)
-    maps = target_layers(model)["reshape_transform"](tokens)
-    assert maps.shape == (2, 12, h, w)
-    for row, col in ((0, 0), (2, 5)):
-        assert torch.equal(maps[:, :, row, col], tokens[:, 3 + row * w + col])
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [(vit, (24, 32)), (vit, (32, 24)), (vit, (12, 64)), (vit, (8, 40)), (padded_vit, (9, 33)), (fixed_vit, (24, 32))],
+)
+def test_tokens_keep_their_place(rng, make, size):
+    """One patch changes: its token is where the patch is, also for as many tokens as the model's own size has."""
+    model = make().eval()
+    transform = target_layers(model, size)["reshape_transform"]
+    images = torch.rand(2, 3, *size, generator=rng)
+    images[1] = images[0]
+    images[1, :, 4:8, 8:12] = 0
+
+    def tokens(x):
+        return torch.cat([torch.zeros(len(x), 3, 12), model.patch_embed(x).flatten(1, -2)], 1)
+
+    maps = transform(tokens(images))
+    assert maps.shape == (2, 12, -(-size[0] // 4), -(-size[1] // 4))
+    assert (maps[0] != maps[1]).any(0).nonzero().tolist() == [[1, 2]]
+
+
+def test_a_layout_is_never_guessed(rng):
+    with pytest.raises(ValueError, match=r"VisionTransformer takes images of any size .* image_size=tuple"):
+        target_layers(vit())
+    table = target_layers(vit(), (24, 32))
+    with pytest.raises(ValueError, match=r"28 tokens are not 6 x 8 after 3 others"):
+        table["reshape_transform"](torch.rand(2, 28, 12, generator=rng))
 
 
 def test_layers_of_our_models(model, images):

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Subset
 
 from timm_interpretable.data.datasets import open_split
 from timm_interpretable.data.images import eval_transform, load_image, sample_images
-from timm_interpretable.hub.regression import REGRESSION_FILE, assert_unchanged
-from timm_interpretable.hub.sections import refresh_card
+from tools.release.regression import REGRESSION_FILE, assert_unchanged
+from tools.release.sections import refresh_card
 from timm_interpretable.models.weights import HUB_ORG, HUB_PUBLISHED, card_folder, local_weights, released
 
 DATA = os.environ.get("TIMM_INTERPRETABLE_DATA")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from timm_interpretable.cli import app
 from timm_interpretable.data.images import eval_transform, load_image
-from timm_interpretable.hub.regression import REGRESSION_FILE, assert_unchanged
+from tools.release.regression import REGRESSION_FILE, assert_unchanged
 from timm_interpretable.models import VERIFICATION_THRESHOLDS
 from timm_interpretable.models.weights import card_folder, local_weights, released
 

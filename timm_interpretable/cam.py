@@ -12,8 +12,8 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from timm_interpretable.attr import ClassMap, InputContribution
-from timm_interpretable.attr.contract import evaluation_view, explained_model
+from timm_interpretable.attr.catalogue import Context, MethodSettings, method_named, own_method
+from timm_interpretable.attr.contract import class_indices, evaluation_view, explained_model, finite
 from timm_interpretable.models import CoDANet, FeatureAlignedCNN
 
 try:
@@ -39,16 +39,31 @@ class IntrinsicCAM(BaseCAM):
     half precision or under autocast, and calls are thread-safe.
 
     Args:
-        model: with `class_maps` or `dynamic_weights`, else `TypeError`.
+        model: a model with an explanation of its own, see `timm_interpretable.models.explanation_of`; else `TypeError`.
+        method: key of another row of the catalogue that applies to the model, such as 'class_map_average'; None for
+            the model's own explanation.
         tta_transforms: of `aug_smooth`; None for those of pytorch-grad-cam.
-        options: of `ClassMap.attribute` or `InputContribution.attribute`, such as `contrast=True`.
+        settings: of the methods; None for the defaults.
+
+    Raises:
+        TypeError: the model has no explanation of its own, and no `method` is given.
+        ValueError: the catalogue has no such method, or not for this model.
     """
 
-    def __init__(self, model: nn.Module, tta_transforms: Any = None, **options: Any) -> None:
+    def __init__(
+        self, model: nn.Module, method: str | None = None, tta_transforms: Any = None,
+        settings: MethodSettings | None = None,
+    ) -> None:  # fmt: skip
         plain = explained_model(model, "forward")
-        attribution = ClassMap if hasattr(plain, "class_maps") else InputContribution
-        self.attribution = attribution(model)
-        self.options = options
+        row = own_method(plain) if method is None else method_named(method)
+        if row is None:
+            raise TypeError(
+                f"{type(plain).__name__} cannot be explained: expected a model with an explanation of its own, or a "
+                "method of the catalogue."
+            )
+        if not row.applies(plain):
+            raise ValueError(f"method={method!r} does not apply to {type(plain).__name__}.")
+        self.method, self.settings = row, settings
         # the base class puts what it is given into evaluation mode: a view, so the model keeps its own
         super().__init__(evaluation_view(plain), target_layers=[], uses_gradients=False, tta_transforms=tta_transforms)
         self.model = model
@@ -69,7 +84,7 @@ class IntrinsicCAM(BaseCAM):
         Raises:
             IndexError: a category outside the model's classes.
             TypeError: another kind of target.
-            ValueError: not one target per image; `eigen_smooth`.
+            ValueError: not one target per image; `eigen_smooth`; NaN or infinity in a map.
         """
         if eigen_smooth:
             raise ValueError("eigen_smooth=True is not supported, expected False: the map has no channels to project.")
@@ -92,15 +107,17 @@ class IntrinsicCAM(BaseCAM):
         return [scale_cam_image(maps / np.where(peaks > 0, peaks, 1))[:, None]]
 
     def signed(self, input_tensor: Tensor, targets: list[Any] | None = None) -> np.ndarray:
-        """The attribution itself, summed over the colours, `(B, H, W)`: in units of the logit, neither cut nor scaled.
+        """The map itself, summed over the colours, `(B, H, W)`: in units of the logit, neither cut nor scaled.
 
         Arguments and errors as in a call.
         """
         x = input_tensor.to(self._device())
         categories = self._categories(x, targets)
-        attribution: Any = self.attribution.attribute(x, categories, **self.options)
-        maps: np.ndarray = attribution.sum(1).cpu().numpy()
-        return maps
+        context = Context.of(self.model, self.settings)  # of now: buffers may be others after a training or a move
+        classes = class_indices(categories, len(x), context.model.num_classes, x.device)
+        maps = finite(self.method.maps(context)(x, classes[:, None])[:, 0].detach(), self.method.title, x, self.model)
+        values: np.ndarray = maps.cpu().numpy()
+        return values
 
     def _categories(self, input_tensor: Tensor, targets: list[Any] | None) -> list[int]:
         if targets is None:
@@ -127,7 +144,7 @@ class IntrinsicCAM(BaseCAM):
         """Nothing to release."""
 
 
-def target_layers(model: nn.Module) -> dict[str, Any]:
+def target_layers(model: nn.Module, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Where pytorch-grad-cam's methods belong in a model: `GradCAM(model, **target_layers(model))`.
 
     | model | layer |
@@ -139,11 +156,16 @@ def target_layers(model: nn.Module) -> dict[str, Any]:
     | VisionTransformer (also DeiT) | the first norm of the last block: after it, attention has moved what the class \
 token needs, and the gradient at all other tokens is zero. Tokens become a map by `reshape_transform`. |
 
+    Args:
+        model: the model, compiled or not.
+        image_size: height and width of the images, for a VisionTransformer with `dynamic_img_size`: its tokens do not
+            say how they are laid out. Other models have no use for it.
+
     Returns:
         `target_layers` and `reshape_transform` (None but for transformers).
 
     Raises:
-        ValueError: a model of another family.
+        ValueError: a model of another family; no `image_size` where it is needed.
     """
     plain: Any = explained_model(model, "forward")
     transform = None
@@ -154,7 +176,7 @@ token needs, and the gradient at all other tokens is zero. Tokens become a map b
     elif isinstance(plain, ConvNeXt):
         layer = plain.stages[-1].blocks[-1]
     elif isinstance(plain, VisionTransformer):
-        layer, transform = plain.blocks[-1].norm1, _TokensToMap(plain)
+        layer, transform = plain.blocks[-1].norm1, _TokensToMap(plain.num_prefix_tokens, _token_grid(plain, image_size))
     else:
         raise ValueError(
             f"{type(plain).__name__} is not in the table, expected an FA-CNN, a CoDA-Net or timm's ResNet, ConvNeXt or "
@@ -163,15 +185,32 @@ token needs, and the gradient at all other tokens is zero. Tokens become a map b
     return {"target_layers": [layer], "reshape_transform": transform}
 
 
-class _TokensToMap:
-    """Tokens `(B, prefix + h * w, C)` to `(B, C, h, w)`; square where the size of the image is not the model's own."""
+def _token_grid(model: Any, image_size: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns of the tokens."""
+    embed = model.patch_embed
+    if not getattr(model, "dynamic_img_size", False):
+        rows, columns = embed.grid_size
+    elif image_size is not None:
+        rows, columns = embed.dynamic_feat_size(image_size)
+    else:
+        raise ValueError(
+            f"{type(model).__name__} takes images of any size (dynamic_img_size=True): target_layers needs the size of "
+            "yours, such as image_size=tuple(images.shape[2:])."
+        )
+    return rows, columns
 
-    def __init__(self, model: Any) -> None:
-        self.prefix, self.grid = model.num_prefix_tokens, model.patch_embed.grid_size
+
+class _TokensToMap:
+    """Tokens `(B, prefix + h * w, C)` to `(B, C, h, w)`."""
+
+    def __init__(self, prefix: int, grid: tuple[int, int]) -> None:
+        self.prefix, self.grid = prefix, grid
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        tokens = tokens[:, self.prefix :]
         h, w = self.grid
-        if h * w != tokens.shape[1]:
-            h = w = round(tokens.shape[1] ** 0.5)
-        return tokens.transpose(1, 2).unflatten(2, (h, w))
+        if tokens.shape[1] != self.prefix + h * w:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens are not {h} x {w} after {self.prefix} others, expected images of the size "
+                "that target_layers was told, or else of the model's own."
+            )
+        return tokens[:, self.prefix :].transpose(1, 2).unflatten(2, (h, w))

@@ -1,24 +1,29 @@
 """What made a number, and numbers as Markdown"""
 
-import os
 import platform
+import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["made_by", "markdown_table", "provenance"]
+__all__ = ["made_by", "markdown_table", "provenance", "repeatable"]
 
 _PACKAGES = ("timm-interpretable", "torch", "timm", "captum", "grad-cam")
 
 
-def provenance(seed: int, device: "torch.device") -> dict[str, Any]:
-    """The command as it was typed (of a path its last part), on what it ran, and the versions of the packages."""
-    return dict(command=_command(sys.argv), seed=seed, hardware=_hardware(device), versions=_versions())
+def provenance(seed: int, device: "torch.device", program: str = "timm-interpretable") -> dict[str, Any]:
+    """The command to repeat it (`program` with `repeatable` arguments), on what it ran, and the packages' versions."""
+    return dict(
+        command=f"{program} {repeatable(sys.argv[1:])}",
+        seed=seed,
+        hardware=_hardware(device),
+        versions=_versions(),
+    )
 
 
 def made_by(made: Mapping[str, Any]) -> list[str]:
@@ -39,9 +44,30 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _command(argv: Sequence[str]) -> str:
-    shown = (Path(word).name if os.sep in word else word for word in argv[1:])
-    return " ".join(["timm-interpretable", *shown])
+def repeatable(arguments: Sequence[str], here: Path | None = None, home: Path | None = None) -> str:
+    """Arguments as a command line that others can repeat, and that does not tell how this machine's folders are named.
+
+    Relative paths stay. Absolute ones become relative to the working directory where they are inside it, begin with `~`
+    where they are in the home directory, and keep their last two parts behind `…` elsewhere.
+
+    Args:
+        arguments: words; a path may be one, or follow a comma or an equals sign, as in `name=/folder/file`.
+        here, home: instead of the directories of this process.
+    """
+    here, home = here or Path.cwd(), home or Path.home()
+    shown = (
+        re.sub(r"(?<![^=,])/[^,=]+", lambda found: _without_folders(Path(found[0]), here, home), word)
+        for word in arguments
+    )
+    return " ".join(word if re.fullmatch(r"[^\s\"'$`\\\\;&|<>()*?!#]+", word) else shlex.quote(word) for word in shown)
+
+
+def _without_folders(path: Path, here: Path, home: Path) -> str:
+    if path.is_relative_to(here):
+        return path.relative_to(here).as_posix()
+    if path.is_relative_to(home):
+        return f"~/{path.relative_to(home).as_posix()}"
+    return "/".join(["…", *path.parts[1:][-2:]])
 
 
 def _hardware(device: "torch.device") -> str:
@@ -62,6 +88,8 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -1,9 +1,16 @@
-"""Tensors to pictures, nothing else. Figures are made without pyplot, so that several threads can draw at once."""
+"""Tensors to pictures, nothing else
+
+Maps may be in any units: every drawing scales its map by itself. Figures are made without pyplot, so that several
+threads can draw at once.
+"""
 
 import math
+import re
 import textwrap
+import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -12,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
@@ -20,7 +27,8 @@ from PIL import Image
 from torch import Tensor
 
 __all__ = [
-    "COLOURS", "elide", "explanation_figure", "heat_layer", "overlay", "verification_figure", "weight_picture",
+    "COLOURS", "ValueRange", "elide", "explanation_figure", "heat_layer", "overlay", "spelled", "value_range",
+    "verification_figure", "weight_picture", "without_outliers",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -31,7 +39,7 @@ COLOURS = ("RdBu_r", "inferno")
 _DPI = 100
 _WIDTH = 14.0  # inches
 _INK, _QUIET, _ACCENT, _BAR = "#1f2328", "#6e7781", "#c2410c", "#9aa7b4"
-_HEADING = 14  # points
+_HEADING, _SMALL = 14, 10  # points
 _PER_ROW = 9  # panels through depth, at most
 _GREY = 0.55  # what the colour bar shows behind the see-through end of the colours
 
@@ -114,6 +122,8 @@ def explanation_figure(
     map_label: str = "contribution to the logit, per pixel",
     depth_label: str = "block",
     weights: Array | None = None,
+    model: str = "",
+    yes_or_no: bool = False,
 ) -> Figure:
     """One figure for one picture: the picture, the map of a class on it, the prediction, and the map after every block.
 
@@ -128,6 +138,9 @@ def explanation_figure(
         map_label: what the colours measure, next to the colour bar.
         depth_label: what an entry of `evolution` comes after, 'block' or 'layer'.
         weights: the class's weights as an RGBA picture, see `weight_picture`; a panel of its own.
+        model: the name of the model, said below the prediction together with the number of its classes.
+        yes_or_no: whether the probabilities answer one yes-or-no question per class, as those of a sigmoid do. The
+            figure says so, since they need not add up to 100 %.
 
     Returns:
         a figure 1400 pixels wide, ready for `savefig`.
@@ -140,7 +153,7 @@ def explanation_figure(
     canvas = FigureCanvasAgg(fig)
     parts = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
 
-    name = elide(class_names[target], 28)
+    name = elide(spelled(class_names[target]), 28)
     ratio = 0.82
     panels = 3 if weights is None else 4
     top = parts[0].subplots(1, panels, width_ratios=[1] * (panels - 1) + [ratio])
@@ -160,6 +173,10 @@ def explanation_figure(
     top[-1].set_box_aspect(1 / ratio)
     top[-1].set_anchor("N")
     _prediction(top[-1], _vector(probs), class_names, target)
+    about = [_fitted(canvas, model, 2.6, _SMALL)] if model else []
+    about.append(f"{len(class_names)} {'classes' if len(class_names) != 1 else 'class'}")
+    about += ["one yes-or-no question per class"] if yes_or_no else []
+    _plain(top[-1].set_xlabel("\n".join(about), fontsize=_SMALL, color=_QUIET, loc="left", labelpad=4))
     if rows:
         _evolution(parts[1], evolution, rows, name, depth_label)
     return fig
@@ -171,6 +188,8 @@ def verification_figure(
     names: Sequence[str],
     similarity: float,
     threshold: float,
+    *,
+    model: str = "",
 ) -> Figure:
     """Two pictures of faces, one per row, how similar they are, and maps of each against the other.
 
@@ -180,6 +199,7 @@ def verification_figure(
         names: of the pictures, usually file names; shortened in the middle when long.
         similarity: the cosine of their embeddings.
         threshold: from which on it counts as one person.
+        model: the name of the model, which the title says.
 
     Returns:
         a figure 1400 pixels wide, ready for `savefig`.
@@ -195,13 +215,15 @@ def verification_figure(
         for ax, (heading, both) in zip(row[1:], maps.items(), strict=True):
             ax.imshow(overlay(image, both[i]))
             _plain(ax.set_title(heading, fontsize=12, color=_INK, loc="left", pad=8))
-            ax.set_xlabel(_range(_map(both[i])), fontsize=10, color=_QUIET, labelpad=3)
+            ax.set_xlabel(_ranges([_map(both[i])])[0], fontsize=_SMALL, color=_QUIET, labelpad=3)
         for ax in row:
             _bare(ax)
     same = similarity >= threshold
     decision = "same person" if same else "different people"
     sign = "\N{GREATER-THAN OR EQUAL TO}" if same else "<"
-    text = f"cosine {similarity:.3f} {sign} {threshold:.3f}: {decision}".replace("-", "\N{MINUS SIGN}")
+    numbers = [_number(value, 3) for value in (similarity, threshold)]
+    text = f"cosine {numbers[0]} {sign} {numbers[1]}: {decision}"
+    text += f", says {elide(spelled(model), 60)}" if model else ""
     _plain(fig.suptitle(text, fontsize=16, color=_INK, x=0.10 / _WIDTH, ha="left"))
     return fig
 
@@ -213,6 +235,41 @@ def elide(text: str, length: int) -> str:
         return text
     head = (length - 1) // 2
     return f"{text[:head].rstrip()}…{text[len(text) - (length - 1 - head) :].lstrip()}"
+
+
+class ValueRange(NamedTuple):
+    """Two numbers in words, with equally many decimals, and the power of ten that both are to be multiplied with."""
+
+    low: str
+    high: str
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}{self.unit}"
+
+
+def value_range(low: float, high: float) -> ValueRange:
+    """The ends of a scale for people, such as '−0.3 to 1.1': true minus signs, and none before a zero."""
+    power = _power(max(abs(low), abs(high)))
+    return _value_range(low, high, power, _decimals(max(abs(low), abs(high)), power))
+
+
+def without_outliers(values: Array, quantile: float = 0.995, factor: float = 2.0) -> Array:
+    """The map, clipped at a quantile of its absolute values if its largest value is more than `factor` times that.
+
+    A few single pixels would otherwise leave all others without colour. Smooth maps stay as they are.
+    """
+    limit = float(np.quantile(np.abs(values), quantile))
+    return values.clip(-limit, limit) if 0 < limit * factor < _peak(values) else values
+
+
+def spelled(text: str) -> str:
+    """Text that the installed fonts can draw: a character that none of them has is replaced by its sound or number.
+
+    'ねこ' becomes 'neko' where no font has these letters; a character whose Unicode name tells no sound becomes its
+    number, such as 'U+732B'.
+    """
+    return "".join(c if _font_with(c) is not None else _sound(c) for c in unicodedata.normalize("NFC", text))
 
 
 def _prediction(ax: Axes, probs: Array, class_names: Sequence[str], target: int) -> None:
@@ -244,12 +301,12 @@ def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, 
         ax.set_visible(False)
     maps = [_map(one) for one in evolution]
     signed = any(values.min() < 0 for values in maps)  # one meaning of a colour in all panels
-    for i, (ax, values) in enumerate(zip(axes, maps, strict=False), start=1):
-        low = -_peak(values) if signed else float(values.min())
-        colors = matplotlib.colormaps[COLOURS[0 if signed else 1]]
-        ax.imshow(values, cmap=colors, vmin=low, vmax=max(_peak(values), low + 1e-12), interpolation="nearest")
+    colors = matplotlib.colormaps[COLOURS[0 if signed else 1]]
+    for i, (ax, values, words) in enumerate(zip(axes, maps, _ranges(maps), strict=False), start=1):
+        low, high = _limits(values, signed)
+        ax.imshow(values, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
         _plain(ax.set_title(f"{depth_label} {i}", fontsize=12, color=_INK, pad=4))
-        ax.set_xlabel(_range(values), fontsize=10, color=_QUIET, labelpad=3)
+        ax.set_xlabel(words, fontsize=_SMALL, color=_QUIET, labelpad=3)
         _bare(ax)
     label = f"map of “{name}” after each {depth_label}, every panel on its own scale (its range below it)"
     _plain(part.suptitle(label, fontsize=13, color=_INK, x=0.10 / _WIDTH, ha="left"))
@@ -258,9 +315,7 @@ def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, 
 def _color_bar(ax: Axes, values: Array, label: str, width: int) -> None:
     colors, norm = _heat(values)
     # the power of ten goes to the label: matplotlib's own would float above the bar
-    peak = _peak(values)
-    power = math.floor(math.log10(peak)) if peak > 1e-11 else 0
-    power = power if power < -2 or power > 3 else 0
+    power = _power(_peak(values))
     low, high = (end / 10.0**power for end in (norm.vmin or 0.0, norm.vmax or 0.0))
     scaled = Normalize(low, high)
     bar = ax.figure.colorbar(ScalarMappable(scaled, colors), cax=ax.inset_axes((1.03, 0, 0.04, 1)))
@@ -268,8 +323,7 @@ def _color_bar(ax: Axes, values: Array, label: str, width: int) -> None:
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(5)
     bar.ax.tick_params(labelsize=11, colors=_INK, length=3)
-    exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    unit = f" (\N{MULTIPLICATION SIGN}10{exponent})" if power else ""
+    unit = f" ({_unit(power).strip()})" if power else ""
     _plain(bar.ax.yaxis.label)
     bar.set_label("\n".join(textwrap.wrap(label + unit, width)), fontsize=12, color=_INK, labelpad=6)
 
@@ -287,13 +341,18 @@ def _heat(values: Array, names: tuple[str, str] = COLOURS) -> tuple[Colormap, No
 
     A map without negative values starts at its minimum: a level that all positions share tells them not apart.
     """
-    peak = _peak(values) or 1e-12
-    signed = values.min() < 0
-    low = -peak if signed else min(float(values.min()), peak * (1 - 1e-6))
+    signed = bool(values.min() < 0)
+    low, peak = _limits(values, signed)
     steps = np.linspace(-1, 1, 511) if signed else np.linspace(0, 1, 256)
     rgba = matplotlib.colormaps[names[0 if signed else 1]]((steps + 1) / 2 if signed else 0.25 + 0.7 * steps)
     rgba[:, 3] = 0.05 + 0.75 * np.abs(steps)
     return ListedColormap(rgba), Normalize(low, peak)
+
+
+def _limits(values: Array, signed: bool) -> tuple[float, float]:
+    """What the first and the last colour stand for; never the same, so that maps in any units can be divided by it."""
+    peak = _peak(values) or 1.0
+    return (-peak if signed else min(float(values.min()), peak * (1 - 1e-6))), peak
 
 
 def _peak(values: Array) -> float:
@@ -304,9 +363,10 @@ def _heading(ax: Axes, text: str) -> None:
     _plain(ax.set_title(text, fontsize=_HEADING, color=_INK, loc="left", pad=8))
 
 
-def _fitted(canvas: FigureCanvasAgg, text: str, inches: float) -> str:
-    """The heading shortened until it is no wider than its panel."""
-    font, renderer = FontProperties(size=_HEADING), canvas.get_renderer()
+def _fitted(canvas: FigureCanvasAgg, text: str, inches: float, size: float = _HEADING) -> str:
+    """The text shortened until it is no wider than its panel."""
+    text = spelled(text)
+    font, renderer = FontProperties(family=_families(text), size=size), canvas.get_renderer()
     length, shown = len(text), elide(text, len(text))
     while length > 8 and renderer.get_text_width_height_descent(shown, font, False)[0] > inches * _DPI:
         length -= 1
@@ -322,20 +382,70 @@ def _bare(ax: Axes) -> None:
 
 def _plain(text: Text) -> Text:
     text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
+    text.set_fontfamily(_families(text.get_text()))
     return text
 
 
 def _wrapped(name: str) -> str:
-    lines = textwrap.wrap(elide(name, 200), 18, max_lines=2, placeholder="…") or [""]
+    lines = textwrap.wrap(elide(spelled(name), 200), 18, max_lines=2, placeholder="…") or [""]
     return "\n".join(lines)
 
 
-def _range(values: Array) -> str:
-    peak = _peak(values)
-    digits = min(max(1 - math.floor(math.log10(peak)), 0), 6) if peak > 0 else 0
-    return " to ".join(
-        f"{end:.{digits}f}".replace("-", "\N{MINUS SIGN}") for end in (values.min() + 0.0, values.max() + 0.0)
-    )
+def _families(text: str) -> list[str]:
+    """The usual fonts, and after them those that have what they lack of the text."""
+    others = dict.fromkeys(_font_with(c) or "" for c in text if c.isprintable())
+    return [*matplotlib.rcParams["font.family"], *(name for name in others if name)]
+
+
+@lru_cache(maxsize=4096)
+def _font_with(character: str) -> str | None:
+    """The name of an installed font that can draw a character; '' if the usual one can, None if none can."""
+    if not character.isprintable() or get_font(findfont(FontProperties())).get_char_index(ord(character)):
+        return ""
+    for font in fontManager.ttflist:
+        # the font of last resort has a box for everything
+        if not font.name.startswith("Last Resort") and get_font(font.fname).get_char_index(ord(character)):
+            return str(font.name)
+    return None
+
+
+def _sound(character: str) -> str:
+    name = unicodedata.name(character, "")
+    found = re.search(r" (?:LETTER|SYLLABLE|VOWEL SIGN) (?:SMALL |CAPITAL )?([A-Z ]+)$", name)
+    return found[1].lower().replace(" ", "-") if found else f"U+{ord(character):04X}"
+
+
+def _ranges(maps: Sequence[Array]) -> list[str]:
+    """The range of every map, all with the same decimals, which the smaller maps of a row need."""
+    peaks = [peak for peak in map(_peak, maps) if peak > 0] or [0.0]
+    power = _power(max(peaks))
+    digits = min(_decimals(min(peaks), power), _decimals(max(peaks), power) + 2)
+    return [str(_value_range(float(one.min()), float(one.max()), power, digits)) for one in maps]
+
+
+def _value_range(low: float, high: float, power: int, digits: int) -> ValueRange:
+    return ValueRange(_number(low / 10.0**power, digits), _number(high / 10.0**power, digits), _unit(power))
+
+
+def _number(value: float, digits: int) -> str:
+    # rounded before zero is added, which turns a rounded −0.0 into 0.0
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _power(peak: float) -> int:
+    """The power of ten that is left out of the numbers: none where they are readable with it."""
+    power = math.floor(math.log10(peak)) if peak > 0 else 0
+    return power if power < -2 or power > 3 else 0
+
+
+def _decimals(peak: float, power: int) -> int:
+    """So many that the largest number has two digits that are not leading zeros."""
+    return max(1 - math.floor(math.log10(peak)) + power, 0) if peak > 0 else 0
+
+
+def _unit(power: int) -> str:
+    exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f" \N{MULTIPLICATION SIGN}10{exponent}" if power else ""
 
 
 def _picture(image: Array | Tensor) -> Array:

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from timm_interpretable.hub.benchmark_cards import insert_into_card, insert_into_readme
+from tools.release.benchmark_cards import insert_into_card, insert_into_readme
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 

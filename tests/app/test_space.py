@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import RepoCard
 
 from timm_interpretable.data.images import sample_images
-from timm_interpretable.hub.publish import space_upload
+from tools.release.publish import space_upload
 from timm_interpretable.models.weights import released
 
 ROOT = Path(__file__).resolve().parents[2]

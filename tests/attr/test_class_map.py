@@ -1,4 +1,4 @@
-"""What is particular to class maps: completeness, layers, contrast. The contract with Captum is tested next door."""
+"""What is particular to class maps: completeness, centring, layers, contrast. Captum's contract is tested next door."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -29,13 +29,48 @@ def no_backward(monkeypatch):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("global_pool", ["avg", ""])
-def test_sums_to_the_logit(facnn, images, dtype, tolerance, global_pool):
+@pytest.mark.parametrize("centred", [None, False])
+def test_sums_to_the_score(facnn, images, dtype, tolerance, global_pool, centred):
+    """By default the softmax model's logit less the mean of all; without centring the logit itself."""
     facnn, images = facnn.to(dtype), images.to(dtype)
     logits = facnn(images)
     facnn.reset_classifier(facnn.num_classes, global_pool)
-    attributions, delta = ClassMap(facnn).attribute(images, TARGETS, return_convergence_delta=True)
-    torch.testing.assert_close(attributions.sum((1, 2, 3)), pick(logits, TARGETS), rtol=tolerance, atol=tolerance)
+    method = ClassMap(facnn)
+    attributions, delta = method.attribute(images, TARGETS, centred=centred, return_convergence_delta=True)
+    wanted = pick(logits, TARGETS) - (logits.mean(1) if centred is None else 0)
+    torch.testing.assert_close(attributions.sum((1, 2, 3)), wanted, rtol=tolerance, atol=tolerance)
     assert delta.abs().max() < tolerance
+
+
+def test_what_the_softmax_does_not_see_is_not_in_the_map(facnn, images):
+    """A pedestal that all classes share changes no probability, and so it must not change the map."""
+    before, probs = ClassMap(facnn).attribute(images, TARGETS), facnn(images).softmax(1)
+    raw = ClassMap(facnn).attribute(images, TARGETS, centred=False)
+    last = facnn.stages[-1].blocks[-1].branch[-1].bn
+    with torch.no_grad():
+        last.bias += 30.0
+    torch.testing.assert_close(facnn(images).softmax(1), probs, rtol=1e-3, atol=1e-4)
+    shifted = ClassMap(facnn).attribute(images, TARGETS, centred=False)
+    assert (shifted - raw).abs().max() > 10 * before.abs().max()
+    facnn_after = ClassMap(facnn).attribute(images, TARGETS)
+    # the activation after the norm no longer cuts anything, which changes the maps a little, not by the pedestal
+    assert (facnn_after - before).abs().max() < 0.1 * (shifted - raw).abs().max()
+
+
+def test_sigmoid_model_sums_to_the_logit_less_its_bias(make_facnn, images):
+    model = make_facnn(output="sigmoid", logit_bias=-2.0, signed_blocks=1)
+    attributions, delta = ClassMap(model).attribute(images, TARGETS, return_convergence_delta=True)
+    wanted = pick(model(images), TARGETS) + 2.0
+    torch.testing.assert_close(attributions.sum((1, 2, 3)), wanted, rtol=1e-4, atol=1e-5)
+    assert delta.abs().max() < 1e-5
+
+
+def test_centred_head_leaves_nothing_to_centre(make_facnn, images):
+    model = make_facnn(centred=True, output="sigmoid", logit_bias=-2.0, signed_blocks=1)
+    torch.testing.assert_close(
+        ClassMap(model).attribute(images, TARGETS), ClassMap(model).attribute(images, TARGETS, centred=True)
+    )
+    torch.testing.assert_close(model(images).mean(1), torch.full((3,), -2.0), rtol=0, atol=1e-5)
 
 
 def test_sums_to_the_logit_where_sizes_do_not_divide(images):
@@ -56,7 +91,7 @@ def test_bfloat16_model_gives_fp32_maps_of_its_own_logit(facnn, images):
 
 def test_single_class_needs_no_target(make_facnn, images):
     model = make_facnn(num_classes=1)
-    torch.testing.assert_close(ClassMap(model).attribute(images).sum((1, 2, 3)), model(images)[:, 0])
+    torch.testing.assert_close(ClassMap(model).attribute(images).sum((1, 2, 3)), model(images)[:, 0])  # not centred
 
 
 def test_no_classes(make_facnn, images):
@@ -65,26 +100,25 @@ def test_no_classes(make_facnn, images):
 
 
 def test_penultimate_map_is_the_upsampled_class_map(facnn, images):
-    attributions = ClassMap(facnn).attribute(images, TARGETS)
+    attributions = ClassMap(facnn).attribute(images, TARGETS, centred=False)
     class_map = pick(facnn.class_maps(images)[-1], TARGETS)[:, None]
     large = torch.nn.functional.interpolate(class_map, (16, 16), mode="bilinear")
     expected = facnn.head.log_tau.exp() * large / images[0].numel()
     torch.testing.assert_close(attributions, expected.expand_as(images))
 
 
-@pytest.mark.parametrize("contrast", [False, True])
+@pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize(("layers", "depth"), [("average", 5), ("top_half", 3)])
-def test_averages_are_means_over_blocks_and_the_delta_says_so(facnn, images, layers, depth, contrast):
+def test_averages_are_means_over_blocks_and_the_delta_says_so(facnn, images, layers, depth, centred):
     maps, logits, tau = facnn.class_maps(images), facnn(images), facnn.head.log_tau.exp()
-    p = logits.softmax(1)
 
     def score(y):
-        return pick(y, TARGETS) - (p * y).sum(1) * contrast
+        return pick(y, TARGETS) - y.mean(1) * centred
 
     assert len(maps) == 5
     assert depth in (len(maps), math.ceil(len(maps) / 2))
     attributions, delta = ClassMap(facnn).attribute(
-        images, TARGETS, layers=layers, contrast=contrast, return_convergence_delta=True
+        images, TARGETS, layers=layers, centred=centred, return_convergence_delta=True
     )
     mean_score = torch.stack([score(tau * m.mean((2, 3))) for m in maps[-depth:]]).mean(0)
     torch.testing.assert_close(attributions.sum((1, 2, 3)), mean_score, rtol=1e-4, atol=1e-5)
@@ -92,23 +126,26 @@ def test_averages_are_means_over_blocks_and_the_delta_says_so(facnn, images, lay
     assert delta.abs().min() > 1e-3
 
     large = [torch.nn.functional.interpolate(m, (16, 16), mode="bilinear") for m in maps[-depth:]]
-    first = torch.stack([m[0, 0] - (p[0, :, None, None] * m[0]).sum(0) * contrast for m in large]).mean(0)
+    first = torch.stack([m[0, 0] - m[0].mean(0) * centred for m in large]).mean(0)
     torch.testing.assert_close(attributions[0, 0] * images[0].numel(), tau * first, rtol=1e-4, atol=1e-5)
 
 
-def test_contrast_sums_to_the_logit_over_the_expected_one(facnn, images):
-    logits = facnn(images)
-    expected = pick(logits, TARGETS) - (logits.softmax(1) * logits).sum(1)
-    attributions, delta = ClassMap(facnn).attribute(images, TARGETS, contrast=True, return_convergence_delta=True)
-    torch.testing.assert_close(attributions.sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-5)
+def test_contrast_sums_to_the_difference_of_two_logits(facnn, images):
+    logits, others = facnn(images), [1, 1, 3]
+    method = ClassMap(facnn)
+    attributions, delta = method.attribute(images, TARGETS, contrast=others, return_convergence_delta=True)
+    wanted = pick(logits, TARGETS) - pick(logits, others)
+    torch.testing.assert_close(attributions.sum((1, 2, 3)), wanted, rtol=1e-4, atol=1e-5)
     assert delta.abs().max() < 1e-5
+    torch.testing.assert_close(method.attribute(images, others, contrast=TARGETS), -attributions)
+    assert method.attribute(images, 2, contrast=2).abs().max() == 0
+    with pytest.raises(IndexError, match="target 5 is out of range"):
+        method.attribute(images, TARGETS, contrast=5)
 
 
-def test_contrasts_weighted_by_their_probabilities_cancel(facnn, images):
-    p = facnn(images).softmax(1)
-    contrasts = torch.stack([ClassMap(facnn).attribute(images, c, contrast=True) for c in range(5)], 1)
-    cancelled = (p[:, :, None, None, None] * contrasts).sum(1)
-    assert cancelled.abs().max() < 1e-5 * contrasts.abs().max()
+def test_centred_maps_of_all_classes_cancel(facnn, images):
+    every = torch.stack([ClassMap(facnn).attribute(images, c) for c in range(5)])
+    assert every.sum(0).abs().max() < 1e-5 * every.abs().max()
 
 
 def test_unknown_layers(facnn, images):
@@ -121,7 +158,7 @@ def test_no_backward_pass(facnn, images):
     images.requires_grad_()
     method = ClassMap(facnn)
     for layers in ("penultimate", "average"):
-        method.attribute(images, 1, layers=layers, contrast=True, return_convergence_delta=True)
+        method.attribute(images, 1, layers=layers, contrast=0, return_convergence_delta=True)
     LayerClassMap(facnn, facnn.stages[0]).attribute(images, 1)
 
 
@@ -169,9 +206,7 @@ def test_layer_errors(facnn, images):
 
 def test_threads_with_different_arguments(facnn, images):
     facnn.train()
-    jobs = [
-        (c, layers, contrast) for c in range(5) for layers in ("penultimate", "average") for contrast in (False, True)
-    ]
+    jobs = [(c, layers, other) for c in range(5) for layers in ("penultimate", "average") for other in (None, 2)]
 
     def run(job):
         target, layers, contrast = job

@@ -1,6 +1,7 @@
 """Statements of the FA-CNN abstract (arXiv 2603.25798), as far as they can be checked, with controls that break them.
 
-Each runs on a small random model and on the released models.
+Each runs on small random models and on the released models. The identity with Grad-CAM holds for the class map as the
+model computes it; a signed map equals HiResCAM as it is, and Grad-CAM after its ReLU.
 """
 
 from itertools import pairwise
@@ -15,8 +16,7 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from timm_interpretable.attr import ClassMap, LayerClassMap
-from timm_interpretable.metrics.alignment import gradcam_depth_correlation
+from timm_interpretable.attr import LayerClassMap
 from timm_interpretable.models import DampenedSkip, Lift
 
 TARGETS = [0, 4, 2]
@@ -29,11 +29,13 @@ def smooth_picture(size):
     return torch.stack([0.5 + 0.4 * x * (1 - disc), 0.5 - 0.4 * y, disc])
 
 
-@pytest.fixture(params=["random", "facnn_resnet18.cifar10", "facnn_resnet18.imagenette"])
+@pytest.fixture(params=["random", "random, signed", "facnn_resnet18.cifar10", "facnn_resnet18.imagenette"])
 def subject(request, rng):
     """A model and three images: two of noise, one smooth."""
-    if request.param == "random":
-        model, size = request.getfixturevalue("facnn"), 16
+    if request.param.startswith("random"):
+        signed = dict(signed_blocks=1, centred=True, logit_bias=-2.0, output="sigmoid")
+        make, size = request.getfixturevalue("make_facnn"), 16
+        model = make(**(signed if "signed" in request.param else {}))
     else:
         model, size = timm.create_model(request.param, pretrained=True).eval(), 64
     return model, torch.cat([torch.rand(2, 3, size, size, generator=rng), smooth_picture(size)[None]])
@@ -129,20 +131,18 @@ def test_class_map_equals_captum_up_to_tau_over_hw(subject):
 # (c) and is not, where a condition is dropped
 
 
-def test_softmax_score_gives_the_contrast_instead(subject):
+def test_softmax_score_gives_another_map(subject):
     model, x = subject
     probability = nn.Sequential(model, nn.Softmax(1))
     theirs = LayerGradCam(probability, model.stages[-1]).attribute(x, TARGETS)[:, 0].detach()
 
     maps, p = model.class_maps(x)[-1], model(x).softmax(1)
-    contrast = maps[torch.arange(3), TARGETS] - (p[:, :, None, None] * maps).sum(1)
+    weighted = maps[torch.arange(3), TARGETS] - (p[:, :, None, None] * maps).sum(1)
     p_c = p[torch.arange(3), TARGETS][:, None, None]
-    expected = p_c * model.head.log_tau.exp() / contrast[0].numel() * contrast
+    expected = p_c * model.head.log_tau.exp() / weighted[0].numel() * weighted
     torch.testing.assert_close(theirs, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
     assert (normalised(theirs) - normalised(class_map(model, x))).abs().amax((1, 2)).min() > 0.1
-    total = ClassMap(model).attribute(x, TARGETS, contrast=True).sum((1, 2, 3))
-    torch.testing.assert_close(theirs.sum((1, 2)), p_c.flatten() * total, rtol=1e-3, atol=1e-5)
 
 
 class LinearHead(nn.Module):
@@ -207,28 +207,3 @@ def test_bound_is_one_of_the_convex_skip(make_facnn, images, skip):
     bound = max(t.abs().max() for trunk, branch in states for t in [trunk[0], *branch])
     steps = [(b - a).abs().max() for trunk, _ in states for a, b in pairwise(trunk)]
     assert (max(steps) <= 2 * 0.05 * bound) == (skip == "convex")
-
-
-# (e) How far up the agreement with Grad-CAM reaches
-
-
-def test_depth_correlation_ends_at_one(subject):
-    model, x = subject
-    model.requires_grad_(False).train()
-    curve = gradcam_depth_correlation(model, x, TARGETS)
-    assert len(curve) == len(model.class_maps(x))
-    assert curve[-1] == pytest.approx(1, abs=1e-5)
-    assert min(curve) < 0.999
-    assert all(p.grad is None for p in model.parameters())
-    assert model.training
-
-
-def test_depth_correlation_is_that_of_captums_grad_cam(subject):
-    model, x = subject
-    layer = model.stages[1].blocks[0]
-    theirs = LayerGradCam(model, layer).attribute(x, TARGETS).detach().relu().flatten(1)
-    ours = LayerClassMap(model, layer).attribute(x, TARGETS).relu().flatten(1)
-    expected = [np.corrcoef(a, b)[0, 1] if a.std() > 0 else 0.0 for a, b in zip(theirs, ours, strict=True)]
-    assert np.any(expected)
-    position = len(model.stages[0].blocks)
-    assert gradcam_depth_correlation(model, x, TARGETS)[position] == pytest.approx(np.mean(expected), abs=1e-5)

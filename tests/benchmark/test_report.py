@@ -20,7 +20,7 @@ from timm_interpretable.benchmark.report import write_report
 from timm_interpretable.benchmark.summary import accuracy_of, summarised
 from timm_interpretable.benchmark.tables import cost_table, failures, model_table, short_table
 from timm_interpretable.benchmark.units import Unit
-from timm_interpretable.hub.benchmark_cards import insert_into_card, insert_into_readme
+from tools.release.benchmark_cards import insert_into_card, insert_into_readme
 from timm_interpretable.models.weights import card_folder
 
 IMAGES = tuple(range(20))

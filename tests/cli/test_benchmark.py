@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from timm_interpretable.benchmark import METHODS, Method
 from timm_interpretable.cli import app
-from timm_interpretable.cli.loading import load_any
+from timm_interpretable.cli.common import load_any
 from timm_interpretable.models.weights import card_folder
 
 SIZES = ("--images", "6", "--boxed", "6", "--costly", "2", "--masks", "8", "--fame-steps", "2", "--ig-steps", "2")
@@ -147,5 +147,5 @@ def test_a_model_twice(data_dir: Path, model: str) -> None:
 @pytest.mark.parametrize("name", ["facnn_resnet18.imagenette", "coda_net_s.cifar10"])
 def test_a_released_file_loads_by_its_path(name: str) -> None:
     """Its config.json has the number of classes twice: as timm's and among the arguments of the model."""
-    net, settings = load_any(name.split(".")[0], card_folder(name) / "model.safetensors", torch.device("cpu"))
-    assert net.num_classes == settings["num_classes"] == 10
+    net = load_any(name.split(".")[0], card_folder(name) / "model.safetensors", torch.device("cpu"))
+    assert net.num_classes == net.pretrained_cfg["num_classes"] == 10

@@ -48,5 +48,10 @@ def test_scale_and_cut() -> None:
     assert large.sum() == 168 * 112
 
 
+def test_scales_that_differ() -> None:
+    box = [(56.0, 28.0, 112.0, 112.0)]
+    assert torch.equal(box_mask(box, 112, 56, scale=(0.5, 0.25)), box_mask([(14.0, 14.0, 28.0, 56.0)], 112, 56))
+
+
 def test_no_boxes() -> None:
     assert not box_mask([], 4, 4).any()

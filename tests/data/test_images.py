@@ -115,14 +115,34 @@ def test_list_images(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     inside = [tmp_path / "a/deep/y.webp", tmp_path / "a/z.png", tmp_path / "b.JPG"]
-    assert list_images([tmp_path]) == inside
+    found = list_images([tmp_path])
+    assert [file.path for file in found] == inside
+    assert [str(file.relative) for file in found] == ["a/deep/y.webp", "a/z.png", "b.JPG"]
     # what the user names is taken as it is, suffix or not, there or not
-    assert list_images([tmp_path / "c.txt", "gone.jpg", tmp_path / "a"]) == [
-        tmp_path / "c.txt", tmp_path.__class__("gone.jpg"), *inside[:2]
-    ]  # fmt: skip
+    named = list_images([tmp_path / "c.txt", "gone.jpg", tmp_path / "a"])
+    assert [str(file.relative) for file in named] == ["c.txt", "gone.jpg", "deep/y.webp", "z.png"]
     (tmp_path / "bare").mkdir()
     with pytest.raises(ImageError, match=r"bare: no images"):
         list_images([tmp_path, tmp_path / "bare"])
+
+
+def test_what_a_folder_holds_besides_images_is_listed_with_the_reason(tmp_path):
+    picture = Image.new("RGB", (4, 4))
+    for name in ("a.png", ".hidden.png", ".thumbs/b.png", "new.avif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture.save(tmp_path / name, format="PNG")
+    picture.save(tmp_path / "bare", format="JPEG")
+    (tmp_path / "README").write_text("text")
+    (tmp_path / "notes.txt").write_text("text")
+    (tmp_path / "broken.jpg").symlink_to(tmp_path / "gone.jpg")
+    skipped: list[str] = []
+    found = list_images([tmp_path], skipped)
+    assert [file.path.name for file in found] == ["a.png", "bare", "new.avif"]
+    assert skipped == [
+        f"{tmp_path / 'README'}: no suffix, and its content is not an image",
+        f"{tmp_path / 'broken.jpg'}: a link to a file that does not exist",
+        f"{tmp_path / 'notes.txt'}: files that end in .txt are not images",
+    ]
 
 
 @pytest.mark.parametrize("name", ["facnn_resnet18.cifar10", "resnet18.a1_in1k"])

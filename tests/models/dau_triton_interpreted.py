@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from triton.runtime.interpreter import InterpreterBuilder
 
-from timm_interpretable.cli.bench_coda import materialised
-from timm_interpretable.models import CoDANet, DAUConv2d, coda_net, dau_triton
+from timm_interpretable.models import CoDANet, DAUConv2d, dau, dau_triton, dynamic_alignment
 from timm_interpretable.models.dau_triton import dau_conv2d
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "set TRITON_INTERPRET=1 before Triton is imported"
@@ -62,6 +61,10 @@ def make(dtype: torch.dtype = torch.float32, **kwargs: Any) -> DAUConv2d:
 
 def fused(layer: DAUConv2d, x: Tensor) -> Tensor:
     return dau_conv2d(x, layer.code.weight, layer.weight, layer.stride, layer.padding, layer.norm)
+
+
+def materialised(layer: DAUConv2d, x: Tensor) -> Tensor:
+    return dynamic_alignment(x, layer.code.weight, layer.weight, layer.stride, layer.padding, layer.norm)
 
 
 def with_gradients(f: Any, layer: DAUConv2d, x: Tensor) -> list[Tensor]:
@@ -163,12 +166,12 @@ def test_layer_and_model_use_it_where_supported(monkeypatch: pytest.MonkeyPatch)
     args: dict[str, Any] = dict(
         num_classes=3, channels=(4, 6), strides=(1, 2), kernel_sizes=(3, 3), ranks=(5, 7, 8), temperature=0.1
     )
-    plain, model = CoDANet(**args), CoDANet(**args, kernel="triton")
+    plain, model = CoDANet(**args), CoDANet(**args, backend="triton")
     model.load_state_dict(plain.state_dict())
     x = torch.rand(2, 3, 6, 6)
     calls = []
-    monkeypatch.setattr(coda_net, "is_supported", lambda x: True)
-    monkeypatch.setattr(coda_net, "dau_conv2d", lambda *args: calls.append(args) or dau_conv2d(*args))
+    monkeypatch.setattr(dau, "is_supported", lambda x: True)
+    monkeypatch.setattr(dau, "dau_conv2d", lambda *args: calls.append(args) or dau_conv2d(*args))
     results = []
     for m in (plain, model):
         y = m(x)

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import timm_interpretable  # noqa: F401  registers the models
-from timm_interpretable.cli.bench_coda import materialised
-from timm_interpretable.models import CoDANet, DAUConv2d, published_state_dict
-from timm_interpretable.models.coda_net import squared_norms
+from timm_interpretable.models import CoDANet, DAUConv2d, dynamic_alignment, published_state_dict
+from timm_interpretable.models.dau import squared_norms
 
 from .contract import ModelContract, create, images
 
@@ -63,6 +62,11 @@ def test_a_tag_brings_the_arguments_of_its_weights() -> None:
 def test_default_without_weights_says_so() -> None:
     with pytest.raises(RuntimeError, match="No pretrained weights exist for coda_net_s"):
         timm.create_model("coda_net_s", pretrained=True)
+
+
+def materialised(layer: DAUConv2d, x: Tensor, detach: bool = False) -> Tensor:
+    """What the layer computes, by its definition."""
+    return dynamic_alignment(x, layer.code.weight, layer.weight, layer.stride, layer.padding, layer.norm, detach)
 
 
 LAYERS = [

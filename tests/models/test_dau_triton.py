@@ -32,22 +32,22 @@ class TestChoice:
     def test_torch_computes_what_is_not_supported(self, x: Tensor) -> None:
         assert not dau_triton.is_supported(x)
         torch.manual_seed(0)
-        layer = DAUConv2d(2, 3, 3, rank=4, kernel="triton", dtype=x.dtype)
+        layer = DAUConv2d(2, 3, 3, rank=4, backend="triton", dtype=x.dtype)
         torch.manual_seed(0)
         assert torch.equal(layer(x), DAUConv2d(2, 3, 3, rank=4, dtype=x.dtype)(x))
 
     @pytest.mark.parametrize("layer", [lambda **kwargs: DAUConv2d(2, 3, 3, **kwargs), CoDANet])
-    def test_unknown_kernels(self, layer: Any) -> None:
-        with pytest.raises(ValueError, match="kernel='cuda' is unknown, expected 'torch' or 'triton'"):
-            layer(kernel="cuda")
+    def test_unknown_backends(self, layer: Any) -> None:
+        with pytest.raises(ValueError, match="backend='cuda' is unknown, expected 'torch' or 'triton'"):
+            layer(backend="cuda")
 
     def test_every_layer_of_a_model_has_it_and_the_head_keeps_it(self) -> None:
-        model, plain = create("coda_net_s", kernel="triton"), create("coda_net_s")
+        model, plain = create("coda_net_s", backend="triton"), create("coda_net_s")
         assert model.state_dict().keys() == plain.state_dict().keys()
         assert torch.equal(model(images(16)), plain(images(16)))
         model.reset_classifier(3)
-        assert {layer.kernel for layer in model.dynamic_layers()} == {"triton"}
-        assert {layer.kernel for layer in plain.dynamic_layers()} == {"torch"}
+        assert {layer.backend for layer in model.dynamic_layers()} == {"triton"}
+        assert {layer.backend for layer in plain.dynamic_layers()} == {"torch"}
 
 
 LAUNCHES: list[dict[str, Any]] = [

@@ -1,19 +1,26 @@
-"""Pictures in, explanations out: what to compute, where, and what can be taken from what is known."""
+"""Pictures in, explanations out: what is computed, where, and what can be taken from what is known
 
+Nothing is computed here: methods come from the catalogue, predictions from the model, maps from the method.
+"""
+
+import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
-from timm_interpretable.app import methods
-from timm_interpretable.app.cache import Desk, Job, Kept
-from timm_interpretable.app.gpu import pick_device
+import torch
+from PIL import Image
+from torch import Tensor
+
+from timm_interpretable.app.cache import Cache
 from timm_interpretable.app.images import Picture
-from timm_interpretable.app.methods import METHODS, Found, Look, methods_of
-from timm_interpretable.app.models import Entry, Model, Models
+from timm_interpretable.app.jobs import Job, JobQueue, Tick
+from timm_interpretable.app.models import Model, Models, of_data
 from timm_interpretable.app.settings import Settings
-from timm_interpretable.viz import Array
+from timm_interpretable.attr import Cost, Evidence, Method, MethodSettings, evidence_of, own_method
+from timm_interpretable.viz import Array, weight_picture
 
 _POLL = 0.2  # seconds between two signs of life; after one, a dead client's place is freed
 
@@ -24,7 +31,7 @@ class UnknownChoice(ValueError):  # noqa: N818  said to users, not an error of t
 
 @dataclass(frozen=True)
 class Choice:
-    """A model and a method, written `model:method`."""
+    """A model and the key of a method, written `model:method`."""
 
     model: str
     method: str
@@ -34,181 +41,244 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
+class Prediction:
+    """One forward pass of a model.
+
+    seen: what the model saw, 8-bit `(H, W, 3)`. logits, probs: `(K,)`. evidence: what the model's own maps of all
+    classes are read from; None for a model without an explanation of its own.
+    """
+
+    seen: Array
+    logits: Array
+    probs: Array
+    evidence: Evidence | None
+    seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        arrays = self.seen.nbytes + self.logits.nbytes + self.probs.nbytes
+        return arrays + (self.evidence.nbytes if self.evidence is not None else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMap:
+    """The map of one class.
+
+    values: signed, `(H, W)`. score: what they should add up to; None where the method adds up to nothing. depth: maps
+    `(h, w)` after every layer. weights: those of the class as a picture, 8-bit `(H, W, 4)`. The last two belong to a
+    model's own explanation, where it has them.
+    """
+
+    values: Array
+    score: float | None
+    seconds: float
+    depth: tuple[Array, ...] = ()
+    weights: Array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(one.nbytes for one in (self.values, *self.depth, self.weights) if one is not None)
+
+
+@dataclass(frozen=True, eq=False)
 class Explanation:
-    """A map of one class, `(h, w)`, and what it came from."""
+    """A map and everything that is shown with it.
+
+    unknown: the name of a class that was asked for and that this model does not know.
+    """
 
     choice: Choice
-    entry: Entry
-    class_names: tuple[str, ...]
+    model: Model
+    method: Method
     target: int
-    values: Array
-    look: Look
-    seconds: float
-    facts: dict[str, float] = field(default_factory=dict)
-    asked: str | None = None  # a class that this model does not know
+    prediction: Prediction
+    map: ClassMap
+    unknown: str | None
 
     @property
     def title(self) -> str:
-        return f"{self.entry.title}: {METHODS[self.choice.method].title}"
+        return f"{self.model.entry.title}: {self.method.title}"
 
     @property
     def target_name(self) -> str:
-        return self.class_names[self.target]
-
-    @property
-    def weights(self) -> Array | None:
-        return self.look.weights[self.target] if self.look.weights is not None else None
+        return self.model.class_names[self.target]
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """How far a computation is; `queued` before it has begun."""
+class Progress:
+    """How far the computation of a method of that title is; `queued` before it has begun."""
 
-    method: str
+    title: str
     fraction: float
     queued: bool
 
 
-State = Explanation | Waiting
+State = Explanation | Progress
 
 
 class Engine:
-    """One per process."""
+    """One per process.
+
+    Args:
+        settings: limits.
+        models: the models to choose from; None for all released ones.
+    """
 
     def __init__(self, settings: Settings | None = None, models: Models | None = None) -> None:
         self.settings = settings or Settings()
-        self.models = models or Models(pick_device())
-        self.kept: Kept[Any] = Kept(self.settings.cache_bytes, self.settings.keep_seconds)
-        self.desk = Desk(self.kept, fast=self.settings.fast_workers, slow=self.settings.slow_workers)
+        self.models = models or Models()
+        self.cache: Cache[Any] = Cache(self.settings.cache_bytes, self.settings.keep_seconds)
+        self.jobs = JobQueue(self.cache, fast=self.settings.fast_workers, slow=self.settings.slow_workers)
 
     # --- what there is
 
     def choices(self) -> list[Choice]:
-        return [Choice(e.name, method) for e in self.models.entries for method in methods_of(e.family)]
+        return [Choice(e.name, key) for e in self.models.entries for key in self.models.methods(e.name)]
+
+    def method(self, choice: Choice) -> Method:
+        return self.models.methods(choice.model)[choice.method]
+
+    def title(self, choice: Choice) -> str:
+        """For people, such as 'FA-CNN, Imagenette: class map'."""
+        return f"{self.models.entry(choice.model).title}: {self.method(choice).title}"
 
     def choice(self, text: str) -> Choice:
-        """`model:method`, or a model alone for its own method.
+        """`model:method`, or a model alone for its first method.
 
         Raises:
             UnknownChoice: no such model or method.
         """
-        name, _, method = text.strip().partition(":")
-        known = {e.name: e for e in self.models.entries}
+        name, _, key = text.strip().partition(":")
+        known = [e.name for e in self.models.entries]
         if name not in known:
             raise UnknownChoice(f"There is no model {name!r}; expected one of {', '.join(known)}.")
-        some = methods_of(known[name].family)
-        if method and method not in some:
-            raise UnknownChoice(f"{name} has no method {method!r}; expected one of {', '.join(some)}.")
-        return Choice(name, method or some[0])
+        methods = self.models.methods(name)
+        if key and key not in methods:
+            raise UnknownChoice(f"{name} has no method {key!r}; expected one of {', '.join(methods)}.")
+        return Choice(name, key or next(iter(methods)))
 
     def defaults(self, data: str | None = None) -> list[Choice]:
-        """Three columns to begin with, of models of that data set: what they compute anyway."""
-        data = data or self.models.entries[0].data
-        wanted = ("FA-CNN", "class_map"), ("CoDA-Net", "contributions"), ("FA-CNN", "contrast")
-        entries = [e for e in self.models.entries if e.data == data]
-        return [Choice(e.name, method) for family, method in wanted for e in entries if e.family == family]
+        """What the page begins with, for pictures of a data set: own explanations, and one from outside to compare."""
+        entries = of_data(self.models.entries, data or self.models.entries[0].data)
+        own = [self.choice(e.name) for e in of_data(self.models.self_explaining(), entries[0].data) if e in entries]
+        methods = self.models.methods(entries[0].name).values()
+        outside = [Choice(entries[0].name, m.key) for m in methods if m.cost is Cost.GRADIENT]
+        return [*own[:2], *outside[:1]]
 
     # --- what is computed
 
-    def look(self, picture: Picture, name: str) -> Look:
-        """Waits; for tabs that need nothing else."""
-        with self._look(picture, name) as job:
+    def explain(self, picture: Picture, choice: Choice, target: str | int | None = None) -> Explanation:
+        """Waits; arguments as in `run`."""
+        *_, (state,) = self.run(picture, [choice], target)
+        assert isinstance(state, Explanation)
+        return state
+
+    def predict(self, picture: Picture, name: str) -> Prediction:
+        """Waits."""
+        with self._prediction(picture, name) as job:
             return job.future.result()
 
-    def explain(self, picture: Picture, choice: Choice, target: str | None = None) -> Explanation:
-        """Waits."""
-        states: list[State] = []
-        for states in self.run(picture, [choice], target):  # noqa: B007  the last is wanted
-            pass
-        assert isinstance(states[0], Explanation)
-        return states[0]
-
-    def run(self, picture: Picture, choices: Sequence[Choice], target: str | None = None) -> Generator[list[State]]:
+    def run(
+        self, picture: Picture, choices: Sequence[Choice], target: str | int | None = None
+    ) -> Generator[list[State]]:
         """The state of every choice, again and again; the last time all are explanations.
 
         Whoever stops listening, by closing the generator, ends the computations for which nobody else waits.
+
+        Args:
+            target: a class by name or index; None, or a name that a model does not know, for its likeliest.
         """
         with ExitStack() as stack:
-            looks = {c.model: stack.enter_context(self._look(picture, c.model)) for c in choices}
-            found: dict[Choice, Job[Found]] = {}
-            states: list[State] = [Waiting(c.method, 0.0, True) for c in choices]
+            predictions = {c.model: stack.enter_context(self._prediction(picture, c.model)) for c in choices}
+            maps: dict[Choice, Job[ClassMap]] = {}
+            states: list[State] = [Progress(self.method(c).title, 0.0, True) for c in choices]
             while True:
                 for i, choice in enumerate(choices):
-                    seen = looks[choice.model].future
-                    if isinstance(states[i], Waiting) and seen.done():
-                        states[i] = self._state(picture, choice, target, seen.result(), found, stack)
+                    prediction = predictions[choice.model].future
+                    if not isinstance(states[i], Explanation) and prediction.done():
+                        states[i] = self._state(picture, choice, target, prediction.result(), maps, stack)
                 yield list(states)
-                left = [c for c, state in zip(choices, states, strict=True) if isinstance(state, Waiting)]
+                left = [c for c, state in zip(choices, states, strict=True) if isinstance(state, Progress)]
                 if not left:
                     return
-                wait([found[c].future if c in found else looks[c.model].future for c in left], _POLL, FIRST_COMPLETED)
-
-    def depth(self, picture: Picture, name: str, target: str | None) -> tuple[Look, int, list[Array]]:
-        """The maps of one class after every block or layer, `(h_l, w_l)`, each in units of the logit."""
-        model, seen = self.models.get(name), self.look(picture, name)
-        index = _target(model, seen, target)
-        if model.intrinsic == "class_map":
-            return seen, index, [maps[index] for maps in seen.depth]
-        key = (picture.digest, name, "depth", index)
-        with self.desk.asking(
-            key, lambda tick: _Stack(methods.through_depth(model, picture.rgb, index)), "fast"
-        ) as job:
-            return seen, index, list(job.future.result().maps)
-
-    def sweep(self) -> None:
-        self.kept.sweep()
+                wait([maps[c].future if c in maps else predictions[c.model].future for c in left],
+                     _POLL, FIRST_COMPLETED)  # fmt: skip
 
     def close(self) -> None:
-        self.desk.close()
+        self.jobs.close()
 
-    def _look(self, picture: Picture, name: str) -> Any:
-        return self.desk.asking(
-            (picture.digest, name), lambda tick: methods.look(self.models.get(name), picture.rgb), "fast"
+    def _prediction(self, picture: Picture, name: str) -> AbstractContextManager[Job[Prediction]]:
+        return self.jobs.job(
+            (picture.digest, name), lambda tick: predict(self.models.get(name), picture.rgb), "fast"
         )
 
     def _state(
-        self, picture: Picture, choice: Choice, target: str | None, seen: Look, found: dict[Choice, Job[Found]],
-        stack: ExitStack,
+        self, picture: Picture, choice: Choice, target: str | int | None, prediction: Prediction,
+        maps: dict[Choice, Job[ClassMap]], stack: ExitStack,
     ) -> State:  # fmt: skip
-        model = self.models.get(choice.model)
-        index, method = _target(model, seen, target), METHODS[choice.method]
-        asked = target if target and model.class_index(target) is None else None
-        about: dict[str, Any] = dict(
-            choice=choice, entry=model.entry, class_names=model.class_names, target=index, look=seen, asked=asked
-        )
-        if method.lane == "look":
-            return Explanation(values=_intrinsic(choice.method, seen, index), seconds=seen.seconds, **about)
-        if choice not in found:
+        model, method = self.models.get(choice.model), self.method(choice)
+        known = model.class_index(target) if isinstance(target, str) else target
+        index = int(prediction.logits.argmax()) if known is None else known
+        if choice not in maps:
             key = (picture.digest, choice.model, choice.method, index)
-            ask = self.desk.asking(
-                key, lambda tick: methods.find(model, picture.rgb, choice.method, index, tick), method.lane
-            )
-            found[choice] = stack.enter_context(ask)
-        job = found[choice]
+            lane = "slow" if method.cost is Cost.MANY_PASSES else "fast"
+
+            def compute(tick: Tick) -> ClassMap:
+                return class_map(model, method, picture.rgb, prediction, index, self.settings.methods, tick)
+
+            maps[choice] = stack.enter_context(self.jobs.job(key, compute, lane))
+        job = maps[choice]
         if not job.future.done():
-            return Waiting(choice.method, job.fraction, not job.started)
-        result = job.future.result()
-        return Explanation(values=result.values, seconds=result.seconds, facts=result.facts, **about)
+            return Progress(method.title, job.fraction, not job.started)
+        unknown = target if isinstance(target, str) and target and known is None else None
+        return Explanation(choice, model, method, index, prediction, job.future.result(), unknown)
 
 
-@dataclass(frozen=True)
-class _Stack:
-    maps: tuple[Array, ...]
+def predict(model: Model, picture: Image.Image) -> Prediction:
+    """One forward pass."""
+    start = time.perf_counter()
+    x = model.inputs(picture)
+    own = own_method(model.net)
+    evidence = evidence_of(model.context, x) if own is not None and own.evidence is not None else None
+    with torch.no_grad():
+        logits = (model.net(x) if evidence is None else evidence.logits)[0].float()
+        probs = model.probabilities(logits)
+    return Prediction(
+        model.seen(x), logits.cpu().numpy(), probs.cpu().numpy(), evidence, time.perf_counter() - start
+    )  # fmt: skip
 
-    @property
-    def nbytes(self) -> int:
-        return sum(one.nbytes for one in self.maps)
+
+def class_map(
+    model: Model, method: Method, picture: Image.Image, prediction: Prediction, target: int, settings: MethodSettings,
+    tick: Tick,
+) -> ClassMap:  # fmt: skip
+    """The map of one class, read from the prediction where it is part of it."""
+    start = time.perf_counter()
+    x, classes = model.inputs(picture), torch.tensor([[target]], device=model.device)
+    context = replace(model.context, settings=settings, tick=tick)
+    depth: tuple[Array, ...] = ()
+    weights = None
+    if method.is_read and prediction.evidence is not None:
+        values = method.read(context, prediction.evidence, classes)[0, 0]
+        if method is own_method(model.net):
+            own = prediction.evidence.explanation(classes[0])
+            depth = tuple(one[0].float().cpu().numpy() for one in own.depth)
+            weights = None if own.weights is None else weight_picture(own.weights[0], values)
+        context = replace(context, model=_Answered(model.net, prediction.evidence.logits))
+    else:
+        values = method.maps(context)(x, classes)[0, 0]
+    score = None if method.sums_to is None else float(method.sums_to.score(context, x, classes[0])[0])
+    return ClassMap(values.float().cpu().numpy(), score, time.perf_counter() - start, depth, weights)
 
 
-def _target(model: Model, seen: Look, name: str | None) -> int:
-    known = model.class_index(name)
-    return int(seen.logits.argmax()) if known is None else known
+class _Answered:
+    """A model whose forward pass has been made: it gives the logits of that pass instead of making another."""
 
+    def __init__(self, net: Any, logits: Tensor) -> None:
+        self._net, self._logits = net, logits
 
-def _intrinsic(method: str, seen: Look, target: int) -> Array:
-    maps = seen.depth[-1]
-    if method == "contrast":
-        return maps[target] - (seen.probs[:, None, None] * maps).sum(0)
-    if method == "contributions_smoothed":
-        return methods.smooth(maps[target])
-    return maps[target]
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._logits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._net, name)

@@ -1,70 +1,49 @@
-"""What is said about an explanation: how exact it is, and what its picture shows, in words."""
+"""What is said about an explanation: what its map adds up to, and what its picture shows, in words."""
 
 import numpy as np
 
 from timm_interpretable.app.engine import Explanation
-from timm_interpretable.app.methods import smoothing
 from timm_interpretable.viz import Array
 
+YES_OR_NO = "one yes-or-no question per class"
+"""What the probabilities of a model with a sigmoid are; they need not add up to 100 %."""
+
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
+_EXACT = 1e-3  # of the score, or of 1 where that is more: rounding
 
 
 def number(value: float, digits: int = 2) -> str:
-    """With a true minus sign."""
-    return f"{value + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    """With a true minus sign, and without one before a zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
-def exactness(found: Explanation) -> tuple[str, str]:
-    """Whether the map accounts for the logit: 'exact', 'approximate' or 'none', and a sentence with the numbers."""
-    logit, total = float(found.look.logits[found.target]), float(found.values.sum(dtype=np.float64))
-    facts = found.facts
-    match found.choice.method:
-        case "class_map":
-            return "exact", f"The map sums to {number(total)} = the logit {number(logit)}."
-        case "contrast":
-            mean = float((found.look.probs * found.look.logits).sum())
-            return "exact", (
-                f"The map sums to {number(total)} = the logit {number(logit)} less {number(mean)}, "
-                "the mean of all logits by probability."
-            )
-        case "contributions":
-            constant = found.look.constant
-            return "exact", (
-                f"Contributions sum to {number(total)}; with the constant {number(constant)} that is "
-                f"the logit {number(logit)}."
-            )
-        case "contributions_smoothed":
-            side, sharp = smoothing(found.values), logit - found.look.constant
-            return "approximate", (
-                f"Means over {side} × {side} pixels; they sum to {number(total)}, the contributions themselves to "
-                f"{number(sharp)}, exactly."
-            )
-        case "integrated_gradients":
-            wanted = logit - facts["logit_of_black"]
-            return "approximate", (
-                f"The map sums to {number(total)}; the logit is {number(wanted)} above that of a black picture: "
-                f"off by {number(total - wanted)}."
-            )
-        case "fame":
-            return "none", (
-                f"Nothing to add up. {facts['steps']:.0f} steps took the logit from {number(facts['before'])} "
-                f"to {number(facts['after'])}; the map is what they changed."
-            )
-        case "rise":
-            return "none", (
-                f"Nothing to add up: the mean of {facts['masks']:.0f} random masks, each times the probability "
-                "of the class behind it."
-            )
-        case _:
-            if found.values.size == 1:
-                return "none", "Nothing to see: the last feature map has one position at this size of the image."
-            if found.entry.family == "FA-CNN":
-                return "none", "No scale of its own; here it is the positive part of the class map times a constant."
-            return "none", "Nothing to add up: positive parts only, on no scale."
+def completeness(found: Explanation) -> tuple[str, str]:
+    """Whether the map adds up to what its method says: 'exact', 'approximate' or 'none', and a sentence with numbers.
+
+    The numbers are those of this picture: a method is called exact where its map is.
+    """
+    values, score = found.map.values, found.map.score
+    if values.min() == values.max():
+        return "none", "The map is the same everywhere, so there is nothing to see."
+    if found.method.sums_to is None or score is None:
+        return "none", "The values of this map do not add up to anything in particular."
+    total, words = float(values.sum(dtype=np.float64)), found.method.sums_to.words
+    if abs(total - score) <= _EXACT * max(1.0, abs(score)):
+        return "exact", f"The map sums to {number(total)}. This is {words}."
+    return "approximate", (
+        f"The map sums to {number(total)}. It should be {number(score)}, {words}, and is off by "
+        f"{number(total - score)}."
+    )
+
+
+def classes(found: Explanation) -> str:
+    """How many classes the model knows, and what its probabilities are where they need a word."""
+    count = len(found.model.class_names)
+    return f"{count} classes, {YES_OR_NO}" if found.model.yes_or_no else f"{count} classes"
 
 
 def place(values: Array) -> str:
@@ -85,34 +64,37 @@ def spread(values: Array) -> float | None:
 
 def alt_text(found: Explanation) -> str:
     """The overlay for those who cannot see it."""
-    text = f"{found.title}, for {found.target_name} at {percent(float(found.look.probs[found.target]))}. "
-    if found.values.min() == found.values.max():
-        return f"{text}The same everywhere."
-    text += f"Strongest at the {place(found.values)}"
-    share = spread(found.values)
+    values, probability = found.map.values, float(found.prediction.probs[found.target])
+    text = f"{found.title}, for {found.target_name} at {percent(probability)}. "
+    if values.min() == values.max():
+        return f"{text}The map is the same everywhere."
+    text += f"The map is strongest at the {place(values)}"
+    share = spread(values)
     if share is not None:
-        text += f"; half of what speaks for it lies in {percent(share)} of the picture"
-    if found.values.min() < 0:
-        text += f"; what speaks against it is strongest at the {place(-found.values)}"
+        text += f"; half of what speaks for the class lies in {percent(share)} of the picture"
+    if values.min() < 0:
+        text += f"; what speaks against it is strongest at the {place(-values)}"
     return f"{text}."
 
 
 def summary(found: Explanation) -> dict[str, object]:
     """The explanation as numbers for a program, without its map."""
-    kind, sentence = exactness(found)
-    order = np.argsort(-found.look.probs, kind="stable")
+    kind, sentence = completeness(found)
+    prediction, names = found.prediction, found.model.class_names
+    order = np.argsort(-prediction.probs, kind="stable")
     return {
         "model": found.choice.model,
         "method": found.choice.method,
+        "title": found.title,
         "target": found.target_name,
         "target_index": found.target,
-        "logit": float(found.look.logits[found.target]),
-        "probability": float(found.look.probs[found.target]),
-        "probabilities": {found.class_names[k]: float(found.look.probs[k]) for k in order},
-        "sum": float(found.values.sum(dtype=np.float64)),
+        "logit": float(prediction.logits[found.target]),
+        "probability": float(prediction.probs[found.target]),
+        "probabilities": {names[k]: float(prediction.probs[k]) for k in order},
+        "sum": float(found.map.values.sum(dtype=np.float64)),
         "completeness": kind,
         "completeness_text": sentence,
-        "size": list(found.values.shape),
-        "seconds": found.seconds,
+        "size": list(found.map.values.shape),
+        "seconds": found.map.seconds,
         "description": alt_text(found),
     }

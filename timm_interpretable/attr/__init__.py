@@ -1,16 +1,71 @@
-"""Attributions, each behind Captum's interface: those of the package's own models, and those of any model."""
+"""Attributions, each behind Captum's interface, and the catalogue of all explanation methods."""
 
-from timm_interpretable.attr.class_map import ClassMap as ClassMap, LayerClassMap as LayerClassMap
-from timm_interpretable.attr.contribution import (
-    InputContribution as InputContribution,
-    LayerContribution as LayerContribution,
+from timm_interpretable.attr.cams import GradCAM, HiResCAM
+from timm_interpretable.attr.catalogue import (
+    METHODS,
+    Context,
+    Cost,
+    Method,
+    MethodSettings,
+    SumsTo,
+    evidence_of,
+    explained_by,
+    method_named,
+    methods_for,
+    own_method,
+    register_method,
 )
-from timm_interpretable.attr.fame import FAME as FAME, FAMEDetails as FAMEDetails, change_map as change_map
+from timm_interpretable.attr.class_map import ClassMap, LayerClassMap
+from timm_interpretable.attr.contribution import InputContribution, LayerContribution
+from timm_interpretable.attr.evidence import Evidence, Explanation
+from timm_interpretable.attr.fame import FAME, FAMEDetails, change_map
 from timm_interpretable.attr.losses import (
-    CosineDissimilarity as CosineDissimilarity,
-    CosineSimilarity as CosineSimilarity,
-    FeatureLocationLoss as FeatureLocationLoss,
-    LogitLoss as LogitLoss,
-    Loss as Loss,
+    CosineDissimilarity,
+    CosineSimilarity,
+    FeatureLocationLoss,
+    LogitLoss,
+    Loss,
 )
-from timm_interpretable.attr.rise import RISE as RISE, CorrRISE as CorrRISE
+from timm_interpretable.attr.maps import MapsOfClasses, MapSource, maps_by_class, maps_of
+from timm_interpretable.attr.permutation import PatchPermutation
+from timm_interpretable.attr.rise import RISE, CorrRISE
+from timm_interpretable.attr.smoothing import smoothed
+
+__all__ = [
+    "FAME",
+    "METHODS",
+    "RISE",
+    "ClassMap",
+    "Context",
+    "CorrRISE",
+    "CosineDissimilarity",
+    "CosineSimilarity",
+    "Cost",
+    "Evidence",
+    "Explanation",
+    "FAMEDetails",
+    "FeatureLocationLoss",
+    "GradCAM",
+    "HiResCAM",
+    "InputContribution",
+    "LayerClassMap",
+    "LayerContribution",
+    "LogitLoss",
+    "Loss",
+    "MapSource",
+    "MapsOfClasses",
+    "Method",
+    "MethodSettings",
+    "PatchPermutation",
+    "SumsTo",
+    "change_map",
+    "evidence_of",
+    "explained_by",
+    "maps_by_class",
+    "maps_of",
+    "method_named",
+    "methods_for",
+    "own_method",
+    "register_method",
+    "smoothed",
+]

@@ -3,8 +3,12 @@
 Source: `End-to-end Feature Alignment: A Simple CNN with Intrinsic Class Attribution` (Parniyan Farvardin,
 David Chapman) - https://arxiv.org/abs/2603.25798. The FA-CNN here is a reconstruction from its abstract.
 
-`model.class_maps(x)` gives the raw maps of all blocks. `M_c^l` is the one of class c after block l, and the logit is
-`y_c = tau * mean(M_c^L)`.
+`model.class_maps(x)` gives the maps of all blocks. `M_c^l` is the one of class c after block l, and the logit is
+`y_c = tau * mean(M_c^L) + b`, with b = 0 unless the model has a `logit_bias`.
+
+The softmax does not see what all logits share, so an explanation of a softmax classifier should not show it either. Its
+maps are therefore centred: `M_c - mean_j M_j`, which adds up to `y_c - mean_j y_j`. The logits of a model with one
+sigmoid per class mean something by themselves, so its maps stay as they are and add up to `y_c - b`.
 """
 
 import math
@@ -12,21 +16,81 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captum._utils.typing import TargetType
 from captum.attr import Attribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
 from timm_interpretable.attr.contract import (
     AttributionOutput,
+    TargetType,
     class_indices,
     evaluation_view,
     explained_model,
+    finite,
     like_input,
     single_input,
 )
+from timm_interpretable.attr.evidence import Explanation
 
-__all__ = ["ClassMap", "LayerClassMap"]
+__all__ = ["ClassMap", "ClassMapEvidence", "LayerClassMap"]
+
+
+class ClassMapEvidence:
+    """One forward pass of an FA-CNN: its logits, and the class maps of every class.
+
+    Args:
+        maps: after one or several blocks, `tau * M^l` of shape `(B, K, h_l, w_l)`, the last block last.
+        constant: what the logits have besides the mean of the last map.
+        shape: of the images, `(B, C, H, W)`.
+        centred: show `M_c - mean_j M_j` instead of `M_c`.
+    """
+
+    def __init__(self, maps: list[Tensor], constant: Tensor | float, shape: torch.Size, centred: bool) -> None:
+        self.layers, self.constant, self.shape = maps, constant, shape
+        self.centred = centred and maps[-1].shape[1] > 1
+
+    @property
+    def logits(self) -> Tensor:
+        return self.layers[-1].mean((2, 3)) + self.constant
+
+    @property
+    def nbytes(self) -> int:
+        return sum(one.nbytes for one in self.layers)
+
+    @torch.no_grad()
+    def maps(self, classes: Tensor, layers: str = "penultimate", contrast: Tensor | None = None) -> Tensor:
+        """Signed maps `(B, n, H, W)` of classes `(B, n)`, in units of the logit.
+
+        Args:
+            layers: 'penultimate', 'average' (of all blocks) or 'top_half' (of the last half, rounded up).
+            contrast: other classes `(B, n)` whose maps are subtracted, instead of the mean over all classes.
+        """
+        chosen = [self._of(one, classes, contrast) for one in self._layers(layers)]
+        return torch.stack([_spread(one, self.shape[2:]) for one in chosen]).mean(0)
+
+    @torch.no_grad()
+    def explanation(self, classes: Tensor, layers: str = "penultimate", contrast: Tensor | None = None) -> Explanation:
+        others = None if contrast is None else contrast[:, None]
+        one = self.maps(classes[:, None], layers, others)
+        spread = (one / self.shape[1]).expand(self.shape).contiguous()
+        depth = [self._of(m, classes[:, None], others)[:, 0] / m.shape[2:].numel() for m in self.layers]
+        return Explanation(spread, depth)
+
+    def raw(self) -> "ClassMapEvidence":
+        """The same pass, with maps that are not centred."""
+        return ClassMapEvidence(self.layers, self.constant, self.shape, False)
+
+    def _layers(self, layers: str) -> list[Tensor]:
+        if layers == "penultimate":
+            return self.layers[-1:]
+        return self.layers if layers == "average" else self.layers[-math.ceil(len(self.layers) / 2) :]
+
+    def _of(self, maps: Tensor, classes: Tensor, contrast: Tensor | None) -> Tensor:
+        """Maps `(B, K, h, w)` to those of classes `(B, n)`, less what they are held against."""
+        rows = torch.arange(len(maps), device=maps.device)[:, None]
+        if contrast is not None:
+            return maps[rows, classes] - maps[rows, contrast]
+        return maps[rows, classes] - maps.mean(1, keepdim=True) if self.centred else maps[rows, classes]
 
 
 class ClassMap(Attribution):
@@ -50,25 +114,30 @@ class ClassMap(Attribution):
         target: TargetType = None,
         additional_forward_args: Any = None,
         layers: str = "penultimate",
-        contrast: bool = False,
+        contrast: TargetType = None,
+        centred: bool | None = None,
         return_convergence_delta: bool = False,
     ) -> AttributionOutput | tuple[AttributionOutput, Tensor]:
         """Signed attributions of the shape of `inputs`, in units of the logit.
 
-        The map, times tau, is upsampled bilinearly and shared equally by the channels. Its sum over (C, H, W) is,
-        to rounding,
+        The map, times tau, is upsampled bilinearly and shared equally by the channels. Its sum over (C, H, W) is, to
+        rounding, the score
 
-        * for `layers='penultimate'` the logit `y_c`,
-        * for `'average'` (every block) and `'top_half'` (the last half, rounded up) the mean of `tau * mean(M_c^l)`
-          over these blocks: *not* the logit. The convergence delta says how far off.
+        * `y_c - mean_j y_j` for centred maps,
+        * `y_c - b` for maps that are not centred,
+        * `y_c - y_d` with `contrast=d`.
+
+        This holds for `layers='penultimate'`. For 'average' (every block) and 'top_half' (the last half, rounded up)
+        the sum is the mean of the scores that these blocks would give, and the convergence delta says how far that is
+        from the model's own.
 
         Args:
             inputs: images `(B, C, H, W)`, a tensor or a 1-tuple of it; the result comes back the same way.
             target: class, in any of Captum's forms.
             additional_forward_args: must be None.
             layers: 'penultimate', 'average' or 'top_half'.
-            contrast: attribute `M_c - sum_j p_j M_j` instead of `M_c`, with p the softmax of the logits. The score is
-                then `y_c - sum_j p_j y_j`.
+            contrast: another class, in the same forms: why the target rather than this one?
+            centred: subtract the mean over all classes. None does so for models with a softmax, see the module.
             return_convergence_delta: return `(attributions, delta)`, see `compute_convergence_delta`.
 
         Returns:
@@ -76,23 +145,27 @@ class ClassMap(Attribution):
 
         Raises:
             AssertionError: no target for more than one class.
-            IndexError: a target outside the model's classes.
+            IndexError: a target or contrast outside the model's classes.
             ValueError: unknown `layers`, several or empty inputs, additional arguments.
         """
         x, is_tuple = single_input(inputs, additional_forward_args)
-        model = evaluation_view(explained_model(self.forward_func, "class_maps"))
-        classes = class_indices(target, len(x), model.num_classes, x.device)
         _check_layers(layers)
+        model = self._model()
+        classes, others = _classes(target, x, model), None if contrast is None else _classes(contrast, x, model)
         with torch.no_grad():
-            maps = _maps_of(model, x, layers)
-            tau = model.head.log_tau.to(maps[-1].dtype).exp()
-            probs = (tau * maps[-1].mean((2, 3))).softmax(1) if contrast else None
-            chosen = [tau * _class_map(m, classes, probs) for m in maps]
-            spread = torch.stack([_spread(m, x.shape) for m in chosen]).mean(0)
-        attributions = like_input(spread.expand(x.shape).contiguous(), is_tuple)
+            evidence = _evidence(model, x, layers == "penultimate", centred)
+            found = evidence.explanation(classes, layers, others).attribution
+        attributions = like_input(finite(found, "ClassMap", x, model), is_tuple)
         if return_convergence_delta:
-            return attributions, self.compute_convergence_delta(attributions, None, inputs, target, contrast=contrast)
+            delta = self.compute_convergence_delta(attributions, None, inputs, target, None, contrast, centred)
+            return attributions, delta
         return attributions
+
+    def evidence(self, inputs: Tensor | tuple[Tensor, ...], centred: bool | None = None) -> ClassMapEvidence:
+        """The logits and the maps of all classes after every block, from one forward pass. Arguments as `attribute`."""
+        x, _ = single_input(inputs)
+        with torch.no_grad():
+            return _evidence(self._model(), x, False, centred)
 
     def has_convergence_delta(self) -> bool:
         return True
@@ -105,23 +178,21 @@ class ClassMap(Attribution):
         end_point: Tensor | tuple[Tensor, ...],
         target: TargetType = None,
         additional_forward_args: Any = None,
-        contrast: bool = False,
+        contrast: TargetType = None,
+        centred: bool | None = None,
     ) -> Tensor:
-        """`sum(attributions) - score(end_point)` per sample, `(B,)`, in units of the logit.
+        """`sum(attributions) - score(end_point)` per sample, `(B,)`, in units of the logit; the score as `attribute`.
 
-        The score is the logit, or `y_c - sum_j p_j y_j` with `contrast`. It comes from the model's own forward pass,
-        not from its maps, and does not depend on `layers`: for 'average' and 'top_half' the delta is the distance from
-        the logit.
-
-        `start_point` is ignored and only keeps Captum's order of arguments: class maps account for the whole logit, not
+        The score comes from the model's own forward pass, not from its maps, and does not depend on `layers`.
+        `start_point` is ignored and only keeps Captum's order of arguments: class maps account for the whole score, not
         for its difference from a baseline.
         """
         x, _ = single_input(end_point, additional_forward_args)
         total = single_input(attributions)[0].flatten(1).sum(1)
         if len(total) != len(x):
             raise AssertionError(f"{len(total)} attributions do not match the {len(x)} samples of end_point.")
-        model = evaluation_view(explained_model(self.forward_func, "class_maps"))
-        classes = class_indices(target, len(x), model.num_classes, x.device)
+        model = self._model()
+        classes, others = _classes(target, x, model), None if contrast is None else _classes(contrast, x, model)
         with torch.no_grad():
             features = model.forward_features(x)
             # a half-precision model rounds its logits last; the maps account for the logit before that
@@ -129,9 +200,12 @@ class ClassMap(Attribution):
             if logits.ndim == 4:  # global_pool=''
                 logits = logits.mean((2, 3))
             score = logits.gather(1, classes[:, None])[:, 0]
-            if contrast:
-                score = score - (logits.softmax(1) * logits).sum(1)
-            return total - score
+            if others is not None:
+                return total - (score - logits.gather(1, others[:, None])[:, 0])
+            return total - (score - (logits.mean(1) if _centres(model, centred) else _constant(model)))
+
+    def _model(self) -> Any:
+        return evaluation_view(explained_model(self.forward_func, "class_maps"))
 
 
 class LayerClassMap(LayerAttribution):
@@ -154,7 +228,7 @@ class LayerClassMap(LayerAttribution):
         additional_forward_args: Any = None,
         attribute_to_layer_input: bool = False,
     ) -> AttributionOutput:
-        """Signed maps `(B, 1, h_l, w_l)` in units of the activations: no tau, no upsampling.
+        """Signed maps `(B, 1, h_l, w_l)` in units of the activations: no tau, no centring, no upsampling.
 
         `LayerAttribution.interpolate` brings them to the size of the image.
 
@@ -167,9 +241,15 @@ class LayerClassMap(LayerAttribution):
             )
         x, is_tuple = single_input(inputs, additional_forward_args)
         model = evaluation_view(explained_model(self.forward_func, "class_maps"))
-        classes = class_indices(target, len(x), model.num_classes, x.device)
+        classes = _classes(target, x, model)
         with torch.no_grad():
-            return like_input(_class_map(model.class_maps(x)[self.depth], classes).contiguous(), is_tuple)
+            maps = model.class_maps(x)[self.depth]
+            chosen = maps[torch.arange(len(maps), device=maps.device), classes][:, None]
+            return like_input(finite(chosen, "LayerClassMap", x, model).contiguous(), is_tuple)
+
+
+def _classes(target: TargetType, x: Tensor, model: Any) -> Tensor:
+    return class_indices(target, len(x), model.num_classes, x.device)
 
 
 def _check_layers(layers: str) -> None:
@@ -177,29 +257,28 @@ def _check_layers(layers: str) -> None:
         raise ValueError(f"layers={layers!r} is unknown, expected 'penultimate', 'average' or 'top_half'.")
 
 
-def _maps_of(model: Any, x: Tensor, layers: str) -> list[Tensor]:
-    if layers == "penultimate":  # with many classes the maps of all blocks would take many times the memory
-        return [model.head.class_maps(model.forward_features(x))]
-    maps: list[Tensor] = model.class_maps(x)
-    return maps if layers == "average" else maps[-math.ceil(len(maps) / 2) :]
+def _centres(model: Any, centred: bool | None) -> bool:
+    wanted = model.output == "softmax" if centred is None else centred
+    return bool(wanted and model.num_classes > 1)
 
 
-def _class_map(maps: Tensor, classes: Tensor, probs: Tensor | None = None) -> Tensor:
-    """Maps `(B, K, h, w)` to those of `classes`, `(B, 1, h, w)`, less their mean over `probs` `(B, K)` if given."""
-    chosen = maps[torch.arange(len(maps), device=maps.device), classes][:, None]
-    if probs is None:
-        return chosen
-    # no einsum: autocast would run it in half precision
-    return chosen - (probs[:, :, None, None] * maps).sum(1, keepdim=True)
+def _constant(model: Any) -> Any:
+    return model.logit_bias
 
 
-def _spread(maps: Tensor, shape: torch.Size) -> Tensor:
-    """Maps `(B, 1, h, w)` to `(B, 1, H, W)`, such that C copies add up to the spatial mean of each map."""
-    pixels = shape[1] * shape[2] * shape[3]
-    large = F.interpolate(maps, shape[2:], mode="bilinear", align_corners=False)
+def _evidence(model: Any, x: Tensor, last_only: bool, centred: bool | None) -> ClassMapEvidence:
+    # with many classes the maps of all blocks would take many times the memory of the last
+    maps = [model.head.class_maps(model.forward_features(x))] if last_only else model.class_maps(x)
+    tau = model.head.log_tau.to(maps[-1].dtype).exp()
+    return ClassMapEvidence([tau * one for one in maps], _constant(model), x.shape, _centres(model, centred))
+
+
+def _spread(maps: Tensor, size: torch.Size) -> Tensor:
+    """Maps `(B, n, h, w)` to `(B, n, H, W)`, such that each adds up to its spatial mean."""
+    large = F.interpolate(maps, size, mode="bilinear", align_corners=False)
     # bilinear upsampling keeps the mean for integer factors only; elsewhere the rest goes to all pixels alike
     rest = maps.mean((2, 3), keepdim=True) - large.mean((2, 3), keepdim=True)
-    return (large + rest) / pixels
+    return (large + rest) / size.numel()
 
 
 def _block_position(model: Any, layer: nn.Module) -> int:

@@ -1,36 +1,78 @@
 """What every attribution of this package shares of Captum's contract: inputs, targets, and the model it explains."""
 
 import copy
+import functools
+import types
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
-from captum._utils.common import _select_targets
-from captum._utils.typing import TargetType
 from torch import Tensor, nn
+from tqdm import tqdm
 
-AttributionOutput = Tensor | tuple[Tensor, ...]
+from timm_interpretable.models.interface import plain_model
+
+__all__ = [
+    "AttributionOutput",
+    "BaselineType",
+    "Inputs",
+    "TargetType",
+    "as_logits",
+    "at_least_float32",
+    "baseline_values",
+    "broadcast",
+    "check_at_least_one",
+    "class_columns",
+    "class_indices",
+    "described",
+    "evaluation_view",
+    "explained_model",
+    "extra_arguments",
+    "finite",
+    "gradients",
+    "like_input",
+    "module_copies",
+    "of_samples",
+    "progress_bar",
+    "runnable",
+    "shared_copy",
+    "single_input",
+]
+
+AttributionOutput: TypeAlias = Tensor | tuple[Tensor, ...]
+
+TargetType: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]] | None
+"""The classes to explain, in any of Captum's forms: one for all images, or one for each."""
+
+BaselineType: TypeAlias = float | Tensor | tuple[float | Tensor, ...] | None
+"""What a missing pixel shows: zero (None), a number, a tensor that broadcasts to the images, or a 1-tuple of these.
+
+Captum's tools, such as `NoiseTunnel`, hand baselines on in a tuple.
+"""
+
+Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
+"""Images `(B, C, H, W)`, a tensor or a 1-tuple of it; the result comes back the same way."""
+
 Model = TypeVar("Model", bound=nn.Module)
 
+_DELAY = 3.0  # seconds without a progress bar
+_TABLES = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, (dict, set)))
+_OPAQUE = (torch.jit.ScriptModule, torch.fx.GraphModule)  # keep their code or their state outside of the attributes
 
-def explained_model(forward_func: Any, method: str) -> Any:
-    """The module behind `torch.compile`, `DataParallel` and `DistributedDataParallel`, which must have `method`.
+
+def explained_model(forward_func: Any, *methods: str) -> Any:
+    """The module behind `torch.compile`, `DataParallel` and `DistributedDataParallel`, which must have all `methods`.
 
     Raises:
-        TypeError: the model has no such method, so this attribution cannot explain it.
+        TypeError: the model lacks one of them, so this attribution cannot explain it.
     """
-    model = forward_func
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(model, nn.Module) and "_orig_mod" in model._modules:  # torch.compile
-            model = model._orig_mod
-        else:
-            break
-    if not isinstance(model, nn.Module) or not callable(getattr(model, method, None)):
-        raise TypeError(f"{type(model).__name__} cannot be explained: expected a model with a method `{method}`.")
+    model = plain_model(forward_func)
+    for method in methods:
+        if not isinstance(model, nn.Module) or not callable(getattr(model, method, None)):
+            raise TypeError(f"{type(model).__name__} cannot be explained: expected a model with a method `{method}`.")
     return model
 
 
@@ -48,12 +90,103 @@ def evaluation_view(model: Model, frozen: bool = False) -> Model:
 
 
 def shared_copy(model: Model, frozen: bool = False) -> Model:
-    """A copy of the module tree that shares every parameter and buffer, so it costs next to no memory."""
-    plain = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
-    shared: dict[int, Any] = {id(t): t.detach() if frozen else t for t in chain(model.buffers(), plain)}
-    for p in model.parameters():
-        shared[id(p)] = nn.Parameter(p.detach(), requires_grad=False) if frozen else p
-    return copy.deepcopy(model, shared)
+    """A copy of the module tree alone: parameters, buffers and whatever else the modules hold are shared.
+
+    It costs next to no memory, and copies nothing that cannot be copied, such as locks and tensors inside a graph.
+    """
+    copied: Any = module_copies(model, frozen)[id(model)]
+    return copied
+
+
+def module_copies(model: nn.Module, frozen: bool = False) -> dict[int, nn.Module]:
+    """`shared_copy` of every module in the tree, by the `id` of the original.
+
+    Tables of hooks are copied, so that a hook on a copy stays there. References from one module of the tree to another,
+    such as lists of modules and bound methods, lead to the copies. A compiled module gives that of the plain one.
+    """
+    return _TreeCopy(model, frozen).copies
+
+
+class _TreeCopy:
+    def __init__(self, model: nn.Module, frozen: bool) -> None:
+        self.frozen = frozen
+        self.copies: dict[int, nn.Module] = {}
+        self.tensors: dict[int, Tensor] = {}  # of frozen parameters: shared ones stay shared
+        self.pairs: list[tuple[nn.Module, nn.Module]] = []
+        self._grow(model)
+        for module, new in self.pairs:
+            self._fill(module, new)
+
+    def _grow(self, module: nn.Module) -> nn.Module:
+        if id(module) in self.copies:
+            return self.copies[id(module)]
+        if isinstance(module, _OPAQUE):
+            new: nn.Module = copy.deepcopy(module, self._memo(module))
+            self.copies |= {id(child): new.get_submodule(name) for name, child in module.named_modules()}
+            return new
+        if "_orig_mod" in module._modules:  # compiled, for the original: a copy would have to be compiled anew
+            inner: Any = module._modules["_orig_mod"]
+            self.copies[id(module)] = self._grow(inner)
+            return self.copies[id(module)]
+        new = self.copies[id(module)] = object.__new__(type(module))
+        self.pairs.append((module, new))
+        for child in module._modules.values():
+            if child is not None:
+                self._grow(child)
+        return new
+
+    def _fill(self, module: nn.Module, new: nn.Module) -> None:
+        state = dict(vars(module))
+        state["_compiled_call_impl"] = None  # that of `module.compile()` calls the original
+        children = {name: None if child is None else self.copies[id(child)] for name, child in module._modules.items()}
+        parameters = {name: self._parameter(p) for name, p in module._parameters.items()}
+        for name, value in state.items():
+            own = copy.copy(value) if name in _TABLES else value
+            state[name] = own if name in ("_modules", "_parameters", "_buffers") else self._redirected(own, ())
+        state["_modules"].update(children)
+        state["_parameters"].update(parameters)
+        vars(new).update(state)
+
+    def _parameter(self, parameter: Any) -> Any:
+        if parameter is None or not self.frozen:
+            return parameter
+        if id(parameter) not in self.tensors:
+            self.tensors[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        return self.tensors[id(parameter)]
+
+    def _memo(self, module: nn.Module) -> dict[int, Any]:
+        """For `deepcopy`: tensors that stay as they are."""
+        plain = (value for one in module.modules() for value in vars(one).values() if isinstance(value, Tensor))
+        memo: dict[int, Any] = {id(t): t.detach() if self.frozen else t for t in chain(module.buffers(), plain)}
+        return memo | {id(p): self._parameter(p) for p in module.parameters()}
+
+    def _redirected(self, value: Any, around: tuple[int, ...]) -> Any:
+        """The value itself, or where it leads to modules of the tree one that leads to their copies."""
+        if isinstance(value, nn.Module):
+            return self.copies.get(id(value), value)
+        if isinstance(value, Tensor):
+            return value.detach() if self.frozen and value.requires_grad else value
+        if isinstance(value, types.MethodType):
+            owner = self.copies.get(id(value.__self__))
+            return value if owner is None else types.MethodType(value.__func__, owner)
+        if id(value) in around:  # a container that holds itself
+            return value
+        around = (*around, id(value))
+        if isinstance(value, functools.partial):
+            parts = (value.func, value.args, value.keywords)
+            func, args, keywords = found = tuple(self._redirected(part, around) for part in parts)
+            return functools.partial(func, *args, **keywords) if _differ(parts, found) else value
+        if type(value) in (list, tuple):
+            found = tuple(self._redirected(entry, around) for entry in value)
+            return type(value)(found) if _differ(value, found) else value
+        if type(value) in (dict, OrderedDict):
+            found = tuple(self._redirected(entry, around) for entry in value.values())
+            return type(value)(zip(value, found, strict=True)) if _differ(value.values(), found) else value
+        return value
+
+
+def _differ(old: Any, new: Any) -> bool:
+    return any(a is not b for a, b in zip(old, new, strict=True))
 
 
 def runnable(forward_func: Any, frozen: bool = False) -> Callable[..., Any]:
@@ -135,9 +268,77 @@ def broadcast(name: str, value: float | Tensor, x: Tensor) -> Tensor:
         ) from error
 
 
-def check_batch_size(size: int | None) -> None:
-    if size is not None and size < 1:
-        raise ValueError(f"internal_batch_size={size} is out of range, expected at least 1.")
+def baseline_values(baselines: BaselineType, x: Tensor) -> Tensor | None:
+    """What masked pixels show, in the shape of the images; None for zero.
+
+    Raises:
+        ValueError: it does not broadcast, or is a tuple of more or less than one.
+    """
+    if isinstance(baselines, tuple):
+        if len(baselines) != 1:
+            raise ValueError(f"baselines is a tuple of {len(baselines)}, expected one entry, for one tensor of images.")
+        (baselines,) = baselines
+    if baselines is None or (not isinstance(baselines, Tensor) and baselines == 0):
+        return None
+    return broadcast("baselines", baselines, x).to(x.dtype)
+
+
+def check_at_least_one(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"{name}={value} is out of range, expected at least 1.")
+
+
+def progress_bar(total: int, title: str, show_progress: bool | None) -> Any:
+    """A bar; with None only in a terminal, and only once the work takes over three seconds."""
+    if show_progress is None:
+        return tqdm(total=total, desc=title, disable=None, delay=_DELAY)
+    return tqdm(total=total, desc=title, disable=not show_progress)
+
+
+def finite(
+    values: Tensor, method: str, inputs: Tensor, model: Any = None, samples: Tensor | None = None, what: str = "maps"
+) -> Tensor:
+    """The values of a method `(B, ...)` as they are, if all of them are numbers.
+
+    Args:
+        method: its name, for the message.
+        inputs: the images that it was given, `(B, ...)`.
+        model: what was explained; None where that is not at hand.
+        samples: `(B,)`, what the message calls the images; None for their places in the batch.
+        what: the values are.
+
+    Raises:
+        ValueError: NaN or infinity somewhere, with the method, the images and the cause.
+    """
+    if values.isfinite().all():
+        return values
+    bad = (~values.isfinite()).flatten(1).any(1) if values.ndim > 1 else ~values.isfinite()
+    if not inputs[bad].isfinite().all():
+        cause = "the inputs hold NaN or infinity there"
+    elif weight := _spoiled_weight(model):
+        cause = f"{weight} of the model holds NaN or infinity"
+    elif _computes_in(torch.float16, inputs, model):
+        cause = "numbers above 65504 overflow in float16; explain the model in float32 or bfloat16"
+    else:
+        cause = "the inputs are finite, and what the model makes of them is not"
+    names = (bad.nonzero()[:, 0] if samples is None else samples[bad.to(samples.device)]).tolist()
+    shown = ", ".join(map(str, names[:5])) + (" and so on" if len(names) > 5 else "")
+    raise ValueError(f"{method}: the {what} of images {shown} of the batch are not finite: {cause}.")
+
+
+def _spoiled_weight(model: Any) -> str | None:
+    if not isinstance(model, nn.Module):
+        return None
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    return next((name for name, t in tensors if t.is_floating_point() and not t.isfinite().all()), None)
+
+
+def _computes_in(dtype: torch.dtype, inputs: Tensor, model: Any) -> bool:
+    device = inputs.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == dtype:
+        return True
+    tensors = [inputs, *model.parameters()] if isinstance(model, nn.Module) else [inputs]
+    return any(t.dtype == dtype for t in tensors)
 
 
 def as_logits(outputs: Any) -> Tensor:
@@ -161,7 +362,10 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def class_indices(target: TargetType, batch: int, num_classes: int, device: torch.device | None = None) -> Tensor:
-    """One class index per sample, `(batch,)`, from any form of `target` that Captum's `_select_targets` takes.
+    """One class index per sample, `(batch,)`, from any of Captum's forms of `target`.
+
+    These are an int, a tensor of one, or a tuple of one, for the whole batch; and a 1-d tensor, a list of ints, or a
+    list of tuples of one, with an entry per sample.
 
     Raises:
         AssertionError: no target for more than one class, or a form that Captum refuses too.
@@ -177,21 +381,51 @@ def class_indices(target: TargetType, batch: int, num_classes: int, device: torc
         if num_classes > 1:
             raise AssertionError(f"Target not provided when necessary: the model has {num_classes} classes.")
         target = 0
-    for value in _flat(target):
-        if isinstance(value, int) and not 0 <= value < num_classes:
-            raise IndexError(f"target {value} is out of range, expected 0 to {num_classes - 1}.")
-    target = target.cpu() if isinstance(target, Tensor) else target
-    indices = _select_targets(torch.arange(num_classes).expand(batch, num_classes), target)
-    if indices.shape != (batch,):
-        raise ValueError(
-            f"target={target!r} selects {tuple(indices.shape)}, expected one class for each of {batch} samples."
-        )
-    return indices.to(device)
+    values = _one_or_one_each(target, batch)
+    if any(isinstance(value, slice) for value in values):
+        raise ValueError(f"target={target!r} selects several classes, expected one class for each of {batch} samples.")
+    if not all(isinstance(value, int) for value in values):
+        raise AssertionError(f"target={target!r} is not valid, expected class indices.")
+    _check_range(values, num_classes)
+    return torch.tensor(values, device=device).expand(batch)
 
 
-def _flat(target: Any) -> list[Any]:
+def _one_or_one_each(target: Any, batch: int) -> list[Any]:
+    """What a target holds: one entry, or one for each sample. Whether these are classes is not checked."""
     if isinstance(target, Tensor):
-        return target.flatten().tolist()
-    if isinstance(target, (list, tuple)):
-        return [value for entry in target for value in _flat(entry)]
-    return [target]
+        if target.numel() != 1 and target.shape != (batch,):
+            raise AssertionError(f"target has shape {tuple(target.shape)}, expected one class, or ({batch},) of them.")
+        values: list[Any] = target.flatten().tolist()
+        return values
+    if isinstance(target, list):
+        if len(target) != batch:
+            raise AssertionError(f"target is a list of {len(target)} classes, expected {batch}, one for each sample.")
+        return [_only(entry) if isinstance(target[0], tuple) else entry for entry in target]
+    return [_only(target) if isinstance(target, tuple) else target]
+
+
+def _only(entry: Any) -> Any:
+    if not isinstance(entry, tuple) or len(entry) != 1:
+        raise AssertionError(f"target {entry!r} does not select from outputs (B, K), expected a tuple of one class.")
+    return entry[0]
+
+
+def class_columns(classes: Tensor | None, batch: int, num_classes: int, device: torch.device) -> Tensor | None:
+    """Checked `classes`, n for each sample, `(batch, n)`; None, for all classes, stays None.
+
+    Raises:
+        IndexError: a class that the model does not have.
+        ValueError: another shape.
+    """
+    if classes is None:
+        return None
+    if classes.ndim != 2 or len(classes) != batch or not classes.shape[1]:
+        raise ValueError(f"classes has shape {tuple(classes.shape)}, expected ({batch}, n): n for each sample.")
+    _check_range(classes.flatten().tolist(), num_classes)
+    return classes.to(device)
+
+
+def _check_range(values: list[int], num_classes: int) -> None:
+    for value in values:
+        if not 0 <= value < num_classes:
+            raise IndexError(f"target {value} is out of range, expected 0 to {num_classes - 1}.")

@@ -18,23 +18,78 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from captum._utils.typing import TargetType
-from captum.attr import LayerAttribution
-from captum.attr._utils.attribution import GradientAttribution
+from captum.attr import Attribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
 from timm_interpretable.attr.contract import (
     AttributionOutput,
+    TargetType,
     class_indices,
     evaluation_view,
     explained_model,
+    finite,
     like_input,
     single_input,
 )
+from timm_interpretable.attr.evidence import Explanation
 from timm_interpretable.models import DynamicWeights
 
-__all__ = ["InputContribution", "LayerContribution"]
+__all__ = ["ContributionEvidence", "InputContribution", "LayerContribution"]
+
+
+class ContributionEvidence:
+    """One forward pass of a CoDA-Net: its logits, and the weights that it has chosen for every image.
+
+    The contributions of a class cost one transpose of the linear map that these weights are, and no further pass.
+
+    Args:
+        weights: of the batch.
+        model: whose encoding and bias they belong to.
+    """
+
+    def __init__(self, weights: DynamicWeights, model: Any) -> None:
+        self.weights, self.encoding, self.bias = weights, model.encoding, model.logit_bias
+
+    @property
+    def logits(self) -> Tensor:
+        return self.weights.logits() + self.bias
+
+    @property
+    def nbytes(self) -> int:
+        factors = [part.nbytes for pair in self.weights.factors for part in pair]
+        return sum(factors) + sum(one.nbytes for one in self.weights.inputs)
+
+    @torch.no_grad()
+    def maps(self, classes: Tensor) -> Tensor:
+        """Contributions `(B, n, H, W)` to the logits of classes `(B, n)`, channels added up."""
+        if classes.shape[1] <= _FEW:
+            parts = [self.attribution(column).sum(1) for column in classes.unbind(1)]
+            return torch.stack(parts, dim=1)
+        every = self.all_classes().sum(2)  # (B, K, H, W)
+        return every.gather(1, classes[:, :, None, None].expand(-1, -1, *every.shape[2:]))
+
+    @torch.no_grad()
+    def attribution(self, classes: Tensor) -> Tensor:
+        """Contributions `(B, C, H, W)` to the logit of one class per image, `(B,)`."""
+        return self.encoding.decode(_product(self.weights.rows(classes), self.weights.inputs[0])).contiguous()
+
+    @torch.no_grad()
+    def all_classes(self) -> Tensor:
+        """Contributions to every class, `(B, K, C, H, W)`. K classes cost far less than K times one."""
+        return self.encoding.decode(_product(self.weights.all_rows(), self.weights.inputs[0].unsqueeze(1)))
+
+    @torch.no_grad()
+    def explanation(self, classes: Tensor) -> Explanation:
+        *deeper, rows = self.weights.rows_by_depth(classes)  # from the output of the head down to the image
+        outputs = reversed(self.weights.inputs[1:])
+        depth = [_product(one, output).sum(1) for one, output in zip(deeper, outputs, strict=True)][::-1]
+        attribution = self.encoding.decode(_product(rows, self.weights.inputs[0])).contiguous()
+        return Explanation(attribution, depth, _at_least_float32(rows))
+
+
+_FEW = 2
+"""Up to so many classes one by one are cheaper than all of them at once."""
 
 
 class _Completeness:
@@ -66,7 +121,7 @@ class _Completeness:
         model, classes = self._explained(x, target)
         with torch.no_grad():
             # not the model's logits: those of a half-precision model are rounded last, with the bias in them
-            outputs = _at_least_float32(model.head(model.forward_features(x))).sum((2, 3)) / model.temperature
+            outputs = model.dynamic_weights(x).logits()
         return total - outputs.gather(1, classes[:, None])[:, 0]
 
     def _explained(self, x: Tensor, target: TargetType) -> tuple[Any, Tensor]:
@@ -86,13 +141,14 @@ class _Completeness:
             for weights, part in _passes(model, x, internal_batch_size):
                 terms = _product(weights.rows(classes[part], depth or 0), weights.inputs[depth or 0])
                 parts.append(model.encoding.decode(terms) if depth is None else terms)
-            attributions = like_input(torch.cat(parts).contiguous(), is_tuple)
+            found = finite(torch.cat(parts), type(self).__name__, x, model)
+            attributions = like_input(found.contiguous(), is_tuple)
         if return_convergence_delta:
             return attributions, self.compute_convergence_delta(attributions, None, inputs, target)
         return attributions
 
 
-class InputContribution(_Completeness, GradientAttribution):
+class InputContribution(_Completeness, Attribution):
     """What each colour of each pixel contributes to a logit, exactly: the contributions add up to logit less bias.
 
     Explains the model in evaluation mode, whichever mode it is in, and of a compiled or (distributed) data parallel
@@ -136,6 +192,13 @@ class InputContribution(_Completeness, GradientAttribution):
             inputs, target, additional_forward_args, None, internal_batch_size, return_convergence_delta
         )
 
+    def evidence(self, inputs: Tensor | tuple[Tensor, ...]) -> ContributionEvidence:
+        """The logits and what gives the contributions to any class, from one forward pass. Arguments as `attribute`."""
+        x, _ = single_input(inputs)
+        model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
+        with torch.no_grad():
+            return ContributionEvidence(model.dynamic_weights(x), model)
+
     def contributions(
         self, inputs: Tensor | tuple[Tensor, ...], internal_batch_size: int | None = None
     ) -> AttributionOutput:
@@ -147,9 +210,8 @@ class InputContribution(_Completeness, GradientAttribution):
         x, is_tuple = single_input(inputs)
         model = evaluation_view(explained_model(self.forward_func, "dynamic_weights"))
         with torch.no_grad():
-            parts = []
-            for weights, _ in _passes(model, x, internal_batch_size):
-                parts.append(model.encoding.decode(_product(weights.all_rows(), weights.inputs[0].unsqueeze(1))))
+            passes = _passes(model, x, internal_batch_size)
+            parts = [ContributionEvidence(weights, model).all_classes() for weights, _ in passes]
             return like_input(torch.cat(parts).contiguous(), is_tuple)
 
     def through_depth(

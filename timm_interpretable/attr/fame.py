@@ -7,7 +7,8 @@ A loss (see `losses`) is descended by steps of constant size, every sample by it
 
     x' <- x' - step_size * g / max|g|,    g = dL/dx'    (the maximum over C, H and W),
 
-and the map is the smoothed change of the grey image, `|grey(x') - grey(x)|`.
+and the map is the smoothed change of the grey image, `|grey(x') - grey(x)|`, in units of the image. The paper scales
+it to [0, 1] for its pictures and overlaps.
 """
 
 import math
@@ -17,22 +18,23 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from captum._utils.typing import TargetType
 from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
-from tqdm import tqdm
 
 from timm_interpretable.attr.contract import (
     AttributionOutput,
+    TargetType,
     at_least_float32,
     broadcast,
-    check_batch_size,
+    check_at_least_one,
     described,
     extra_arguments,
+    finite,
     gradients,
     like_input,
     of_samples,
+    progress_bar,
     runnable,
     single_input,
 )
@@ -88,17 +90,19 @@ class FAME(Attribution):
         target: TargetType = None,
         additional_forward_args: Any = None,
         loss: Loss | Callable[[Any], Tensor] | None = None,
-        n_steps: int = 500,
+        n_steps: int = 100,
         step_size: float = 1 / 255,
         stop_below: float | Tensor | None = None,
         clamp: tuple[Bound, Bound] | None = None,
         blur: int | str | None = "auto",
-        normalization: str = "minmax",
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         internal_batch_size: int | None = None,
         return_details: bool = False,
     ) -> AttributionOutput | tuple[AttributionOutput, FAMEDetails]:
-        """Unsigned maps in the shape of `inputs`, equal in all channels, in [0, 1].
+        """The change of the grey image, `|grey(x') - grey(x)|`, in the shape of `inputs`, equal in all channels.
+
+        In units of the inputs and never negative, smoothed as `blur` says and not normalised: at most
+        `n_steps * step_size`.
 
         Args:
             inputs: images `(B, C, H, W)` as the model takes them, a tensor or a 1-tuple of it; the result comes back
@@ -106,16 +110,14 @@ class FAME(Attribution):
             target: class in any of Captum's forms, for a loss that has one.
             additional_forward_args: passed on; tensors with one entry per sample follow their sample.
             loss: what is descended; None for `LogitLoss()`. A callable gets the outputs of the samples that still run.
-            n_steps: the cost is linear in it. 500 are the paper's; 50 do for interactive use, where the map overlaps
-                boxes as well but correlates .53 with that of 500 steps, and .90 after 200 (README, with the command).
+            n_steps: the cost is linear in it, two passes per step. The paper takes 500.
             step_size: largest change of a value per step, in units of `inputs`.
             stop_below: end a sample when its loss falls below, one number or `(B,)`; `-inf` for never. None: what the
                 loss says. Finished samples leave the batch and cost nothing more.
             clamp: bounds of every image, such as `(0, 1)`: numbers, or tensors that broadcast to `(1, C, H, W)`.
             blur: 'auto' for the paper's Gaussian (49 pixels wide at 224) scaled to the image, its width in pixels (odd;
                 sigma as OpenCV derives it), or None.
-            normalization: 'minmax' or 'max' (keeps zero at zero).
-            show_progress: a bar that counts steps.
+            show_progress: a bar that counts steps; None for one in a terminal, where it takes over three seconds.
             internal_batch_size: images per pass, to bound the memory; None for all at once.
             return_details: return `(attributions, FAMEDetails)`.
 
@@ -126,23 +128,22 @@ class FAME(Attribution):
             AssertionError: no target for more than one class.
             IndexError: a target outside the model's classes.
             ValueError: a bad value of any other argument; a loss that does not give `(B,)` or does not depend on the
-                images.
+                images; NaN or infinity in the loss or the maps.
         """
         x, is_tuple = single_input(inputs)
         _check_steps(x, n_steps, step_size)
-        _check_normalization(normalization)
-        check_batch_size(internal_batch_size)
+        check_at_least_one("internal_batch_size", internal_batch_size)
         what = _as_loss(loss, target)
         limit = _limit(what.stop_below if stop_below is None else stop_below, x)
         bounds, width = _bounds(clamp, x), _blur_width(blur, x)
         with gradients():
             descent = _Descent(
-                _forward(self.forward_func, what.layer), extra_arguments(additional_forward_args), what, target,
-                limit, n_steps, step_size, bounds, record=return_details,
+                self.forward_func, _forward(self.forward_func, what.layer), extra_arguments(additional_forward_args),
+                what, target, limit, n_steps, step_size, bounds, record=return_details,
             )  # fmt: skip
             details = descent.run(x.detach(), internal_batch_size or len(x), show_progress)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            maps = _change(x, details.perturbed, width, normalization)
+            maps = finite(_change(x, details.perturbed, width), "FAME", x, self.forward_func)
             attributions = like_input(maps.expand(x.shape).contiguous(), is_tuple)
         return (attributions, details) if return_details else attributions
 
@@ -165,7 +166,7 @@ class FAME(Attribution):
             as `attribute` and `FeatureLocationLoss`.
         """
         x, _ = single_input(inputs)
-        check_batch_size(options.get("internal_batch_size"))
+        check_at_least_one("internal_batch_size", options.get("internal_batch_size"))
         clash = {"loss", "target", "return_details"} & set(options)
         if clash:
             raise ValueError(f"{clash.pop()} is not an option here, expected options such as n_steps or blur.")
@@ -184,15 +185,13 @@ class FAME(Attribution):
         return torch.cat(maps).unflatten(0, (len(x), h, w))
 
 
-def change_map(
-    inputs: Tensor, perturbed: Tensor, blur: int | str | None = "auto", normalization: str = "minmax"
-) -> Tensor:
-    """The map `(B, H, W)` of what an image has become: FAME's last step, for a descent that is already done.
+def change_map(inputs: Tensor, perturbed: Tensor, blur: int | str | None = "auto") -> Tensor:
+    """The change of the grey image, `(B, H, W)`, in units of the inputs: FAME's last step, for a descent that is done.
 
     Args:
         inputs: images `(B, C, H, W)`.
         perturbed: `FAMEDetails.perturbed`, or whatever else they were turned into, in the same shape.
-        blur, normalization: as in `FAME.attribute`.
+        blur: as in `FAME.attribute`.
 
     Raises:
         ValueError: another shape, or a bad value of an option.
@@ -200,15 +199,15 @@ def change_map(
     x, _ = single_input(inputs)
     if perturbed.shape != x.shape:
         raise ValueError(f"perturbed is {described(perturbed)}, expected the shape of the inputs, {described(x)}.")
-    _check_normalization(normalization)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        return _change(x, at_least_float32(perturbed), _blur_width(blur, x), normalization)[:, 0]
+        return _change(x, at_least_float32(perturbed), _blur_width(blur, x))[:, 0]
 
 
 @dataclass
 class _Descent:
     """One call of `attribute`: nothing outlives it, so calls do not see each other."""
 
+    model: Any
     forward: Callable[..., Any]
     args: tuple[Any, ...]
     loss: Loss
@@ -220,13 +219,13 @@ class _Descent:
     record: bool
     bound: Loss | None = None
 
-    def run(self, x: Tensor, size: int, show_progress: bool) -> FAMEDetails:
+    def run(self, x: Tensor, size: int, show_progress: bool | None) -> FAMEDetails:
         # steps smaller than the resolution of half precision must add up
         perturbed = at_least_float32(x).clone()
         curve = perturbed.new_zeros(len(x), self.n_steps if self.record else 0)
         result = FAMEDetails(perturbed, curve, torch.zeros(len(x), dtype=torch.long, device=x.device))
         parts = torch.arange(len(x), device=x.device).split(size)
-        with tqdm(total=self.n_steps * len(parts), desc="FAME", disable=not show_progress) as bar:
+        with progress_bar(self.n_steps * len(parts), "FAME", show_progress) as bar:
             for number, samples in enumerate(parts, start=1):
                 self._descend(samples, x.dtype, result, bar)
                 bar.update(self.n_steps * number - bar.n)  # the steps that an early end has left out
@@ -241,6 +240,8 @@ class _Descent:
             outputs = self.forward(leaf, *args)
             loss = self._loss(outputs, samples, len(result.steps)) if loss is None else loss
             values = _checked(loss(outputs), samples)
+            if step == 0:  # a sample that is no number stays none: better to say so now than after all steps
+                finite(values.detach(), "FAME", leaf.detach(), self.model, samples, "losses")
             if self.record:
                 result.loss[samples, step] = values.detach().to(result.loss.dtype)
             going = self._going(values, samples)
@@ -327,11 +328,6 @@ def _check_steps(x: Tensor, n_steps: int, step_size: float) -> None:
         raise ValueError(f"step_size={step_size} is out of range, expected a positive number.")
 
 
-def _check_normalization(normalization: str) -> None:
-    if normalization not in ("minmax", "max"):
-        raise ValueError(f"normalization={normalization!r} is unknown, expected 'minmax' or 'max'.")
-
-
 def _bounds(clamp: tuple[Bound, Bound] | None, x: Tensor) -> tuple[Tensor, Tensor] | None:
     if clamp is None:
         return None
@@ -358,11 +354,9 @@ def _blur_width(blur: int | str | None, x: Tensor) -> int:
     return blur
 
 
-def _change(x: Tensor, perturbed: Tensor, width: int, normalization: str) -> Tensor:
-    """The map `(B, 1, H, W)`: where the grey image has changed."""
-    change = (_grey(perturbed) - _grey(x.to(perturbed.dtype))).abs()
-    maps = _blurred(_scaled(change), width)
-    return _scaled(maps - maps.amin((2, 3), keepdim=True) if normalization == "minmax" else maps)
+def _change(x: Tensor, perturbed: Tensor, width: int) -> Tensor:
+    """The map `(B, 1, H, W)`: how far the grey image has changed."""
+    return _blurred((_grey(perturbed) - _grey(x.to(perturbed.dtype))).abs(), width)
 
 
 def _grey(x: Tensor) -> Tensor:
@@ -370,11 +364,6 @@ def _grey(x: Tensor) -> Tensor:
         return x.mean(1, keepdim=True)
     luma = torch.tensor([0.2989, 0.5870, 0.1140], dtype=x.dtype, device=x.device)
     return (x * luma[:, None, None]).sum(1, keepdim=True)
-
-
-def _scaled(maps: Tensor) -> Tensor:
-    peak = maps.amax((2, 3), keepdim=True)
-    return maps / peak.where(peak > 0, 1)
 
 
 def _blurred(maps: Tensor, width: int) -> Tensor:

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from timm_interpretable.attr.contract import (
+    TargetType,
     as_logits,
     at_least_float32,
     class_indices,
     described,
     evaluation_view,
     explained_model,
-    shared_copy,
+    module_copies,
 )
 
 __all__ = ["CosineDissimilarity", "CosineSimilarity", "FeatureLocationLoss", "LogitLoss", "Loss"]
@@ -266,22 +266,24 @@ class _ReachedError(Exception):
 
 
 def _tap(model: nn.Module, layer: str | nn.Module) -> Callable[..., Any]:
-    names = [name for name, module in model.named_modules() if layer is module or layer == name]
-    if not names:
+    found = [(name, module) for name, module in model.named_modules() if layer is module or layer == name]
+    if not found:
         raise ValueError(f"layer {layer_name(layer)} is not in the model, expected a submodule or the name of one.")
 
     def reached(module: nn.Module, inputs: Any, output: Any) -> None:
         raise _ReachedError(output)
 
-    private = shared_copy(model, frozen=True).eval()
-    private.get_submodule(names[0]).register_forward_hook(reached)
+    name, module = found[0]
+    copies = module_copies(model, frozen=True)
+    private = copies[id(model)].eval()
+    copies[id(module)].register_forward_hook(reached)
 
     def forward(*args: Any) -> Any:
         try:
             private(*args)
         except _ReachedError as end:
             return end.args[0]
-        raise ValueError(f"layer {names[0]!r} takes no part in the forward pass, expected one that does.")
+        raise ValueError(f"layer {name!r} takes no part in the forward pass, expected one that does.")
 
     return forward
 

@@ -15,22 +15,26 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captum._utils.typing import TargetType
 from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Tensor
-from tqdm import tqdm
 
 from timm_interpretable.attr.contract import (
     AttributionOutput,
+    BaselineType,
+    Inputs,
+    TargetType,
     as_logits,
     at_least_float32,
-    broadcast,
-    check_batch_size,
+    baseline_values,
+    check_at_least_one,
+    class_columns,
     class_indices,
     extra_arguments,
+    finite,
     like_input,
     of_samples,
+    progress_bar,
     runnable,
     single_input,
 )
@@ -40,6 +44,8 @@ __all__ = ["RISE", "CorrRISE"]
 
 Masks = Callable[[slice], Tensor]
 """Some of the masks, `(n, 1, H, W)`."""
+
+_PER_CALL = 64  # masked images in one forward call, where the user does not say
 
 
 class _MaskedForward(PerturbationAttribution):
@@ -51,17 +57,16 @@ class _MaskedForward(PerturbationAttribution):
         super().__init__(forward_func)
 
     def _outputs(
-        self, x: Tensor, masks: Masks, count: int, baselines: float | Tensor, additional_forward_args: Any, size: int,
-        show_progress: bool,
+        self, x: Tensor, masks: Masks, count: int, baselines: BaselineType, additional_forward_args: Any,
+        per_eval: int | None, show_progress: bool | None,
     ) -> Iterator[tuple[Tensor, slice, Tensor, Tensor]]:  # fmt: skip
         """A few at a time: which images, which masks, these masks, and the outputs, image by image."""
         forward, args = runnable(self.forward_func), extra_arguments(additional_forward_args)
-        plain = not isinstance(baselines, Tensor) and baselines == 0
-        hidden = None if plain else broadcast("baselines", baselines, x).to(x.dtype)
-        parts = torch.arange(len(x), device=x.device).split(size)
-        with tqdm(total=count * len(parts), desc=type(self).__name__, disable=not show_progress) as bar:
+        hidden = baseline_values(baselines, x)
+        parts = torch.arange(len(x), device=x.device).split(_PER_CALL if per_eval is None else len(x))
+        with progress_bar(count * len(parts), type(self).__name__, show_progress) as bar:
             for images in parts:
-                step = max(1, size // len(images))
+                step = per_eval or max(1, _PER_CALL // len(images))
                 for start in range(0, count, step):
                     part = slice(start, min(start + step, count))
                     some = masks(part)
@@ -87,14 +92,14 @@ class RISE(_MaskedForward):
         inputs: Tensor | tuple[Tensor, ...],
         target: TargetType = None,
         additional_forward_args: Any = None,
-        n_masks: int = 4000,
+        n_samples: int = 500,
         grid: int = 7,
         p: float = 0.5,
-        baselines: float | Tensor = 0.0,
+        baselines: BaselineType = None,
         seed: int = 0,
-        internal_batch_size: int = 64,
+        perturbations_per_eval: int | None = None,
         mask_dtype: torch.dtype = torch.float32,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
     ) -> AttributionOutput:
         """`S = 1 / (p N) sum_i f(x * M_i) M_i` (section 3.1) in the shape of `inputs`, equal in all channels.
 
@@ -104,14 +109,17 @@ class RISE(_MaskedForward):
             inputs: images `(B, C, H, W)`, a tensor or a 1-tuple of it; the result comes back the same way.
             target: class, in any of Captum's forms.
             additional_forward_args: passed on; tensors with one entry per sample follow their sample.
-            n_masks: N.
+            n_samples: N, the number of masks. The cost is linear in it, one pass per mask and image. The paper takes
+                4000 for a VGG-16 and 8000 for a ResNet-50.
             grid: cells per row and column of the binary mask that is upsampled.
             p: probability that a cell is seen.
-            baselines: what a masked pixel shows: a number, or a tensor that broadcasts to `inputs`.
+            baselines: what a masked pixel shows: None for zero, a number, a tensor that broadcasts to `inputs`, or a
+                1-tuple of these.
             seed: of the masks.
-            internal_batch_size: masked images per pass.
+            perturbations_per_eval: masks in one forward call, which takes this many times B images; None for calls of
+                at most 64 images, however many B are.
             mask_dtype: float32, or bfloat16 or float16 for half the memory.
-            show_progress: a bar that counts masks.
+            show_progress: a bar that counts masks; None for one in a terminal, where it takes over three seconds.
 
         Returns:
             contiguous and detached, fp32 (fp64 for fp64 images).
@@ -119,67 +127,80 @@ class RISE(_MaskedForward):
         Raises:
             AssertionError: no target for more than one class.
             IndexError: a target outside the model's classes.
-            ValueError: a bad value of any other argument; a model that does not give `(B, K)`.
+            ValueError: a bad value of any other argument; a model that does not give `(B, K)`; NaN or infinity in the
+                maps.
         """
         x, is_tuple = single_input(inputs)
-        classes: Tensor | None = None
 
-        def of_target(logits: Tensor, images: Tensor) -> Tensor:
-            nonlocal classes
-            if classes is None:
-                classes = class_indices(target, len(x), logits.shape[-1], logits.device)
-            return logits.gather(2, classes[images, None, None].expand(-1, logits.shape[1], 1))
+        def column(num_classes: int, device: torch.device) -> Tensor:
+            return class_indices(target, len(x), num_classes, device)[:, None]
 
         maps = self._mean(
-            x, of_target, additional_forward_args, n_masks, grid, p, baselines, seed, internal_batch_size, mask_dtype,
-            show_progress,
+            x, column, additional_forward_args, n_samples, grid, p, baselines, seed, perturbations_per_eval,
+            mask_dtype, show_progress,
         )  # fmt: skip
         return like_input(maps.expand(x.shape).contiguous(), is_tuple)
 
     def all_classes(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: Inputs,
         additional_forward_args: Any = None,
-        n_masks: int = 4000,
+        classes: Tensor | None = None,
+        n_samples: int = 500,
         grid: int = 7,
         p: float = 0.5,
-        baselines: float | Tensor = 0.0,
+        baselines: BaselineType = None,
         seed: int = 0,
-        internal_batch_size: int = 64,
+        perturbations_per_eval: int | None = None,
         mask_dtype: torch.dtype = torch.float32,
-        show_progress: bool = False,
-    ) -> AttributionOutput:
+        show_progress: bool | None = None,
+    ) -> Inputs:
         """The maps of all K classes from the passes of one, `(B, K, H, W)`.
 
-        Class by class one channel of what `attribute` gives. Arguments and errors as there.
+        Class by class one channel of what `attribute` gives. Other arguments and errors as there.
+
+        Args:
+            classes: only these, n for each image, `(B, n)`: the maps are `(B, n, H, W)`.
         """
-        x, is_tuple = single_input(inputs)
+        x, _ = single_input(inputs)
+
+        def columns(num_classes: int, device: torch.device) -> Tensor | None:
+            return class_columns(classes, len(x), num_classes, device)
+
         maps = self._mean(
-            x, lambda logits, _: logits, additional_forward_args, n_masks, grid, p, baselines, seed,
-            internal_batch_size, mask_dtype, show_progress,
+            x, columns, additional_forward_args, n_samples, grid, p, baselines, seed, perturbations_per_eval,
+            mask_dtype, show_progress,
         )  # fmt: skip
-        return like_input(maps.contiguous(), is_tuple)
+        if isinstance(inputs, tuple):
+            return (maps,)
+        return maps
 
     def _mean(
-        self, x: Tensor, chosen: Callable[[Tensor, Tensor], Tensor], args: Any, n_masks: int, grid: int, p: float,
-        baselines: float | Tensor, seed: int, size: int, mask_dtype: torch.dtype, show_progress: bool,
+        self, x: Tensor, find: Callable[[int, torch.device], Tensor | None], args: Any, n_samples: int, grid: int,
+        p: float, baselines: BaselineType, seed: int, per_eval: int | None, mask_dtype: torch.dtype,
+        show_progress: bool | None,
     ) -> Tensor:  # fmt: skip
-        """`(B, k, H, W)` for the k scores that are chosen of the logits `(b, n, K)` of some images."""
-        _check(x, n_masks, size, mask_dtype)
+        """`(B, n, H, W)` for the n classes of each image, `(B, n)`, that are found once their number K is known."""
+        _check(x, n_samples, per_eval, mask_dtype)
         if grid < 1:
             raise ValueError(f"grid={grid} is out of range, expected at least 1.")
         if not 0 < p < 1:
             raise ValueError(f"p={p} is out of range, expected a probability above 0 and below 1.")
-        total: Tensor | None = None
+        total = columns = None
         with torch.no_grad():
-            masks = grid_masks(n_masks, grid, p, x, seed, mask_dtype)
-            for images, _, some, outputs in self._outputs(x, masks, n_masks, baselines, args, size, show_progress):
-                scores = chosen(as_logits(outputs).unflatten(0, (len(images), len(some))), images)
+            masks = grid_masks(n_samples, grid, p, x, seed, mask_dtype)
+            passes = self._outputs(x, masks, n_samples, baselines, args, per_eval, show_progress)
+            for images, _, some, outputs in passes:
+                scores = as_logits(outputs).unflatten(0, (len(images), len(some)))
                 if total is None:
-                    total = at_least_float32(x.new_zeros(len(x), scores.shape[2], *x.shape[2:]))
+                    columns = find(scores.shape[2], scores.device)
+                    count = scores.shape[2] if columns is None else columns.shape[1]
+                    total = at_least_float32(x.new_zeros(len(x), count, *x.shape[2:]))
+                if columns is not None:
+                    scores = scores.gather(2, columns[images][:, None].expand(-1, len(some), -1))
                 total[images] += _weighted(scores.mT, some)
             assert total is not None  # there is at least one mask and one image
-            return total / (p * n_masks)
+            return finite(total / (p * n_samples), type(self).__name__, x, self.forward_func).contiguous()
 
 
 class CorrRISE(_MaskedForward):
@@ -200,15 +221,15 @@ class CorrRISE(_MaskedForward):
         inputs: Tensor | tuple[Tensor, ...],
         reference: Tensor,
         additional_forward_args: Any = None,
-        n_masks: int = 500,
+        n_samples: int = 500,
         n_patches: int = 3,
         patch_size: int | str = "auto",
         correlation: str = "spearman",
-        baselines: float | Tensor = 0.0,
+        baselines: BaselineType = None,
         seed: int = 0,
-        internal_batch_size: int = 64,
+        perturbations_per_eval: int | None = None,
         mask_dtype: torch.dtype = torch.float32,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
     ) -> AttributionOutput:
         """Correlation over the masks of `cos(embed(x * M_i), reference)` with `M_i`, pixel by pixel.
 
@@ -220,36 +241,39 @@ class CorrRISE(_MaskedForward):
             inputs: images `(B, C, H, W)`, a tensor or a 1-tuple of it; the result comes back the same way.
             reference: embeddings of the other images `(B, D)`, or of one for all, `(D,)` or `(1, D)`.
             additional_forward_args: passed on; tensors with one entry per sample follow their sample.
-            n_masks: all images of a batch see the same ones.
+            n_samples: the number of masks. All images of a batch see the same ones.
             n_patches: black squares per mask, inside the image; they may overlap. The paper: 10.
             patch_size: their side in pixels, or 'auto' for 30 at 112 pixels.
             correlation: 'spearman', or 'pearson' as in the paper.
-            baselines, seed, internal_batch_size, mask_dtype, show_progress: as in `RISE.attribute`.
+            baselines, seed, perturbations_per_eval, mask_dtype, show_progress: as in `RISE.attribute`.
 
         Returns:
             contiguous and detached, fp32 (fp64 for fp64 images).
 
         Raises:
-            ValueError: a bad value of any argument; a model that does not give embeddings like the reference.
+            ValueError: a bad value of any argument; a model that does not give embeddings like the reference; NaN or
+                infinity in the embeddings.
         """
         x, is_tuple = single_input(inputs)
-        _check(x, n_masks, internal_batch_size, mask_dtype)
+        _check(x, n_samples, perturbations_per_eval, mask_dtype)
         side = _patch_size(patch_size, x)
         if n_patches < 1:
             raise ValueError(f"n_patches={n_patches} is out of range, expected at least 1.")
         if correlation not in ("spearman", "pearson"):
             raise ValueError(f"correlation={correlation!r} is unknown, expected 'spearman' or 'pearson'.")
         unit = unit_reference(reference)
-        similarity = at_least_float32(x.new_zeros(len(x), n_masks))
+        similarity = at_least_float32(x.new_zeros(len(x), n_samples))
         with torch.no_grad():
-            masks = patch_masks(n_masks, n_patches, side, x, seed, mask_dtype)
+            masks = patch_masks(n_samples, n_patches, side, x, seed, mask_dtype)
             for images, part, some, embeddings in self._outputs(
-                x, masks, n_masks, baselines, additional_forward_args, internal_batch_size, show_progress
+                x, masks, n_samples, baselines, additional_forward_args, perturbations_per_eval, show_progress
             ):
                 others = fitting_reference(unit, embeddings, len(x))[images].repeat_interleave(len(some), 0)
                 similarity[images, part] = cosine(embeddings, others).view(len(images), -1).to(similarity.dtype)
+            # ranks would hide a NaN
+            similarity = finite(similarity, "CorrRISE", x, self.forward_func, what="similarities")
             weights = standardised(similarity, ranked=correlation == "spearman")
-            maps = _correlation(weights, masks, internal_batch_size)
+            maps = _correlation(weights, masks)
             return like_input(maps[:, None].expand(x.shape).contiguous(), is_tuple)
 
 
@@ -315,7 +339,7 @@ def standardised(values: Tensor, ranked: bool) -> Tensor:
     exact = _ranks(exact) if ranked else exact
     exact = exact - exact.mean(1, keepdim=True)
     length = exact.norm(dim=1, keepdim=True)
-    return (exact / length.where(length > 0, 1)).to(values)
+    return (exact / length.where(length > 0, 1)).to(values.dtype).to(values.device)
 
 
 def _ranks(values: Tensor) -> Tensor:
@@ -325,29 +349,28 @@ def _ranks(values: Tensor) -> Tensor:
     return (below + torch.searchsorted(ordered, values, right=True) + 1).double() / 2
 
 
-def _correlation(weights: Tensor, masks: Masks, size: int) -> Tensor:
+def _correlation(weights: Tensor, masks: Masks) -> Tensor:
     """Pearson correlation of standardised `(B, N)` with each pixel of N binary masks, `(B, H, W)`; 0 for a constant.
 
     The ranks of a mask are a linear function of it, for it has two values: of ranks this is Spearman's correlation.
     """
     count = weights.shape[1]
     total = seen = weights.new_zeros(())
-    for start in range(0, count, size):
-        some = masks(slice(start, min(start + size, count)))
-        total = total + _weighted(weights[:, start : start + size], some)
+    for start in range(0, count, _PER_CALL):
+        some = masks(slice(start, min(start + _PER_CALL, count)))
+        total = total + _weighted(weights[:, start : start + _PER_CALL], some)
         seen = seen + some.sum((0, 1), dtype=weights.dtype)
     length = (seen * (count - seen) / count).sqrt()
     return (total / length.where(length > 0, 1)).clamp(-1, 1) * (length > 0)
 
 
-def _check(x: Tensor, n_masks: int, internal_batch_size: int, mask_dtype: torch.dtype) -> None:
+def _check(x: Tensor, n_samples: int, perturbations_per_eval: int | None, mask_dtype: torch.dtype) -> None:
     if not x.is_floating_point():
         raise ValueError(f"inputs have dtype {x.dtype}, expected floating point.")
-    if n_masks < 1:
-        raise ValueError(f"n_masks={n_masks} is out of range, expected at least 1.")
+    check_at_least_one("n_samples", n_samples)
     if not mask_dtype.is_floating_point:
         raise ValueError(f"mask_dtype={mask_dtype} is not supported, expected a floating point type.")
-    check_batch_size(internal_batch_size)
+    check_at_least_one("perturbations_per_eval", perturbations_per_eval)
 
 
 def _patch_size(patch_size: int | str, x: Tensor) -> int:

@@ -9,25 +9,25 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-__all__ = ["Cost", "measured", "peak_bytes"]
+__all__ = ["Seconds", "measured", "peak_bytes"]
 
 T = TypeVar("T")
 
 
-class Cost(NamedTuple):
+class Seconds(NamedTuple):
     """seconds by the clock; cpu_seconds of all threads of the process, which other load on the machine changes less."""
 
     seconds: float
     cpu_seconds: float
 
 
-def measured(call: Callable[[], T], device: torch.device) -> tuple[T, Cost]:
+def measured(call: Callable[[], T], device: torch.device) -> tuple[T, Seconds]:
     """What the call gives, and its time."""
     _wait(device)
     clock, cpu = time.perf_counter(), time.process_time()
     result = call()
     _wait(device)
-    return result, Cost(time.perf_counter() - clock, time.process_time() - cpu)
+    return result, Seconds(time.perf_counter() - clock, time.process_time() - cpu)
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
@@ -56,8 +56,8 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _status(key: str) -> int:

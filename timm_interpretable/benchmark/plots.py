@@ -1,6 +1,7 @@
 """The results of a benchmark as pictures; figures without pyplot, as in `viz`"""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -10,43 +11,47 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from timm_interpretable.benchmark.scores import NUMBERS
+from timm_interpretable.benchmark.tables import number_label
 from timm_interpretable.viz import overlay
 
 __all__ = ["contact_sheet", "localisation_figure", "method_colors", "removal_figure", "scatter_figure"]
 
-_OWN = ("class map", "contributions")
 _GREY = "#9aa0a6"
 _CHEAP = 10  # forward passes
 
 
-def method_colors(methods: Sequence[str]) -> dict[str, Any]:
-    """The model's own maps in warm colours, the others in cool ones, random in grey: the same in every figure."""
-    methods = list(dict.fromkeys(methods))
-    own = [method for method in methods if method.startswith(_OWN)]
-    others = [method for method in methods if method not in own and method != "random"]
+def method_colors(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Maps that are part of a model in warm colours, other methods in cool ones, random in grey: in every figure alike.
+
+    Args:
+        methods: `methods` of the results, by key.
+    """
+    own = [key for key, about in methods.items() if about["own"]]
+    others = [key for key, about in methods.items() if not about["own"] and key != "random"]
     warm = colormaps["autumn"](np.linspace(0.0, 0.7, max(len(own), 1)))
     cool = colormaps["viridis"](np.linspace(0.0, 0.9, max(len(others), 1)))
     colors = dict(zip(own, warm, strict=False)) | dict(zip(others, cool, strict=False))
     return colors | {"random": _GREY}
 
 
-def localisation_figure(results: Mapping[str, Any], number: str, chance: float | None, footer: str) -> Figure:
+def localisation_figure(results: Mapping[str, Any], number: str, footer: str) -> Figure:
     """How a number of all images is spread: one panel per model, one box per method, its mean as a point.
 
     Args:
-        number: one of `NUMBERS`.
-        chance: what a map that does not look at the image would reach.
+        number: one of `NUMBERS`; where the results know its chance level, a line shows it.
     """
+    chance, methods = results["chance"].get(number), results["methods"]
     found = [row for row in results["values"] if row["number"] == number]
     models = list(dict.fromkeys(row["model"] for row in found))
     tallest = max(sum(row["model"] == model for row in found) for model in models)
     fig = _figure(4.6 * len(models) + 1.2, 0.42 * tallest + 1.5)
-    colors = method_colors([row["method"] for row in found])
+    colors = method_colors(methods)
     for ax, model in zip(np.atleast_1d(fig.subplots(1, len(models), sharex=True)), models, strict=True):
         rows = [row for row in found if row["model"] == model][::-1]
+        titles = [f"{methods[row['method']]['title']}  ({len(row['values'])})" for row in rows]
         boxes = ax.boxplot(
             [row["values"] for row in rows], orientation="horizontal", widths=0.6, showfliers=False, showmeans=True,
-            patch_artist=True, tick_labels=[f"{row['method']}  ({len(row['values'])})" for row in rows],
+            patch_artist=True, tick_labels=titles,
             medianprops=dict(color="black", linewidth=1),
             meanprops=dict(marker="D", markerfacecolor="white", markeredgecolor="black", markersize=5),
             whiskerprops=dict(color=_GREY), capprops=dict(color=_GREY), boxprops=dict(linewidth=0),
@@ -56,10 +61,10 @@ def localisation_figure(results: Mapping[str, Any], number: str, chance: float |
         if chance is not None:
             ax.axvline(chance, color="black", linestyle=":", linewidth=1)
             ax.text(chance, len(rows) + 0.55, "chance", ha="center", va="bottom", fontsize=8)
-        ax.set_title(model, fontsize=11, pad=16)
-        ax.set_xlabel(
-            f"{NUMBERS[number].label}, more is better" if NUMBERS[number].more_is_better else NUMBERS[number].label
-        )
+        height, width = results["models"][model]["input_size"][1:]
+        ax.set_title(f"{model}\n{height} x {width} pixels", fontsize=10, pad=16)
+        better = ", more is better" if NUMBERS[number].more_is_better else ""
+        ax.set_xlabel(f"{number_label(number, results['models'][model])}{better}")
         _plain(ax)
     return _with_footer(
         fig, f"Diamond: mean; line: median; box: the middle half of the images (their number). {footer}"
@@ -73,16 +78,22 @@ def removal_figure(results: Mapping[str, Any], model: str, footer: str) -> Figur
     if not found:
         return None
     fig = _figure(11, 4.6)
-    colors = method_colors([row["method"] for row in found])
+    colors, pixels = method_colors(results["methods"]), results["models"][model]["fill"]
     titles = ("least important pixels removed first: should stay", "most important pixels removed first: should fall")
     axes = fig.subplots(1, 2, sharey=True)
     for ax, name, title in zip(axes, names, titles, strict=True):
         for row in (row for row in found if row["curve"] == name):
             x = [100 * fraction for fraction in row["fractions"]]
             style = dict(color=colors[row["method"]], linestyle="--" if row["method"] == "random" else "-")
-            ax.plot(x, row["mean"], linewidth=1.8, label=f"{row['method']} ({row['images']})", **style)
+            ax.plot(
+                x,
+                row["mean"],
+                linewidth=1.8,
+                label=f"{results['methods'][row['method']]['title']} ({row['images']})",
+                **style,
+            )
             ax.fill_between(x, row["low"], row["high"], color=colors[row["method"]], alpha=0.12, linewidth=0)
-        ax.set(title=title, xlabel="pixels removed, %", ylim=(0, 1))
+        ax.set(title=title, xlabel=f"pixels removed ({pixels}), %", ylim=(0, 1))
         ax.margins(x=0)
         _plain(ax)
     axes[0].set_ylabel("probability of the true class")
@@ -105,38 +116,37 @@ def scatter_figure(results: Mapping[str, Any], number: str, footer: str) -> Figu
     models = list(dict.fromkeys(row["model"] for row in rows))
     fig = _figure(4.4 * len(models) + 0.8, 5.0)
     axes = np.atleast_1d(fig.subplots(1, len(models), sharex=True, sharey=True))
-    colors = method_colors([row["method"] for row in rows])
+    colors = method_colors(results["methods"])
     for ax, model in zip(axes, models, strict=True):
         for row in (row for row in rows if row["model"] == model):
             mean, color = row["mean"], colors[row["method"]]
             errors = [[mean - row["low"]], [row["high"] - mean]]
             ax.errorbar(cost[model, row["method"]], mean, errors, fmt="o", color=color, elinewidth=0.8)
-        accuracy = results["models"][model]["accuracy"]
-        ax.set_title(f"{model}\naccuracy {accuracy:.1%}" if accuracy is not None else model, fontsize=10)
-        ax.set(xscale="log", xlabel="cost of a map, forward passes")
+        about = results["models"][model]
+        ax.set_title(f"{model}\naccuracy {about['accuracy']:.1%}" if about["accuracy"] else model, fontsize=10)
+        ax.set(xscale="log", xlabel="cost of a map, forward passes", ylabel=number_label(number, about))
         _plain(ax)
-    axes[0].set_ylabel(NUMBERS[number].label)
     low, high = min(cost[row["model"], row["method"]] for row in rows), max(cost.values())
     axes[0].set_xlim(low / 1.6, high * 25)  # room for the names
     for ax, model in zip(axes, models, strict=True):
         points = {row["method"]: (cost[model, row["method"]], row["mean"]) for row in rows if row["model"] == model}
         for group in ({k: v for k, v in points.items() if (v[0] < _CHEAP) == cheap} for cheap in (True, False)):
-            _name(ax, group, colors)
+            _name(ax, {key: (results["methods"][key]["title"], *at) for key, at in group.items()}, colors)
     return _with_footer(fig, f"Points: means with 95 % intervals. {footer}")
 
 
-def _name(ax: Axes, points: Mapping[str, tuple[float, float]], colors: Mapping[str, Any]) -> None:
-    """Names in a column right of the points, each as near to its own as the others let it."""
+def _name(ax: Axes, points: Mapping[str, tuple[str, float, float]], colors: Mapping[str, Any]) -> None:
+    """Titles in a column right of the points, each as near to its own as the others let it."""
     if not points:
         return
     bottom, top = ax.get_ylim()
     gap = 0.042 * (top - bottom)
-    heights = _apart(np.array([y for _, y in points.values()]), gap)
+    heights = _apart(np.array([y for _, _, y in points.values()]), gap)
     heights += max(0, bottom + gap / 2 - heights.min()) - max(0, heights.max() + gap / 2 - top)  # inside the panel
-    column = max(x for x, _ in points.values()) * 1.35
-    for (name, at), height in zip(points.items(), heights, strict=True):
-        line = dict(arrowstyle="-", relpos=(0, 0.5), color=colors[name], linewidth=0.5, shrinkA=0, shrinkB=4)
-        ax.annotate(name, at, (column, height), fontsize=7.5, va="center", arrowprops=line)
+    column = max(x for _, x, _ in points.values()) * 1.35
+    for (key, (title, *at)), height in zip(points.items(), heights, strict=True):
+        line = dict(arrowstyle="-", relpos=(0, 0.5), color=colors[key], linewidth=0.5, shrinkA=0, shrinkB=4)
+        ax.annotate(title, at, (column, height), fontsize=7.5, va="center", arrowprops=line)
 
 
 def _apart(values: Any, gap: float) -> Any:
@@ -164,7 +174,7 @@ def contact_sheet(
 
     Args:
         pictures: 8-bit RGB `(H, W, 3)`.
-        maps: by method one signed map per picture.
+        maps: by the title of the method one signed map per picture.
         titles: one per picture.
     """
     rows, columns = len(pictures), len(maps) + 1
@@ -178,7 +188,7 @@ def contact_sheet(
             ax.spines[:].set_visible(False)
         axes[i, 0].set_ylabel(titles[i], fontsize=8)
     for ax, name in zip(axes[0], ["", *maps], strict=True):
-        ax.set_title(name.replace(" (", "\n(").replace("integrated ", "integrated\n"), fontsize=8)
+        ax.set_title(fill(name, 14), fontsize=8)
     fig.suptitle(model, fontsize=11)
     return _with_footer(fig, footer)
 

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
+from timm_interpretable.attr.catalogue import MethodSettings
 from timm_interpretable.benchmark.images import BenchmarkModel
-from timm_interpretable.benchmark.methods import MethodSettings
+from timm_interpretable.benchmark.progress import Progress
+from timm_interpretable.benchmark.scores import Scoring
 from timm_interpretable.benchmark.units import Unit, compute
 
-__all__ = ["Shard", "read_maps", "read_unit", "run_units"]
+__all__ = ["Shard", "read_maps", "read_unit", "run_units", "units_left"]
 
 
 class Shard(NamedTuple):
@@ -28,6 +29,7 @@ def run_units(
     units: Sequence[Unit],
     models: Mapping[str, BenchmarkModel],
     settings: MethodSettings,
+    scoring: Scoring,
     folder: Path,
     kept_maps: Sequence[int] = (),
     shard: Shard = Shard(),  # noqa: B008  # a tuple
@@ -44,20 +46,25 @@ def run_units(
         kept_maps: indices of photographs whose maps are kept beside the numbers, for pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mine = [unit for unit in units[shard.rank :: shard.processes] if "error" in read_unit(folder, unit)]
-    total = sum(len(unit.indices) for unit in mine)
-    with tqdm(total=total, unit="image", disable=True if shard.rank else None, smoothing=0.05) as bar:
+    mine = units_left(units[shard.rank :: shard.processes], folder)
+    with Progress(sum(unit.steps for unit in mine), shown=shard.rank == 0) as progress:
         for unit in mine:
-            bar.set_postfix_str(f"{unit.model}, {unit.method}, {unit.images}", refresh=False)
+            progress.begin(str(unit))
+            before = progress.done
             try:
-                report, maps = compute(unit, models[unit.model], settings)
+                report, maps = compute(unit, models[unit.model], settings, scoring, progress)
             except Exception as error:  # any: the other cells must not pay for it
                 message = " ".join(f"{type(error).__name__}: {error}".split())
-                bar.write(f"{unit.model}, {unit.method}, {unit.images}: {message}")
+                progress.say(f"{unit}: {message}")
                 report, maps = dict(error=message), None
             _keep_maps(folder, unit, maps, kept_maps)
             _write(folder / f"{unit.file_name}.json", json.dumps(report).encode())
-            bar.update(len(unit.indices))
+            progress.advance(unit.steps - (progress.done - before))
+
+
+def units_left(units: Sequence[Unit], folder: Path) -> list[Unit]:
+    """Those that have no result yet, or only an error."""
+    return [unit for unit in units if "error" in read_unit(folder, unit)]
 
 
 def read_unit(folder: Path, unit: Unit) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A unit depends on nothing but its own description, so that units may run in any 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,18 +14,12 @@ import torch
 from torch import Tensor
 
 from timm_interpretable import __version__
+from timm_interpretable.attr.catalogue import Context, Cost, Method, MethodSettings, method_named
 from timm_interpretable.benchmark.cost import measured, peak_bytes
-from timm_interpretable.benchmark.images import Batch, BenchmarkModel, Grids, Photographs
-from timm_interpretable.benchmark.methods import METHODS, Context, MethodSettings, probabilities
-from timm_interpretable.benchmark.scores import (
-    METRICS,
-    Scores,
-    box_scores,
-    insertion_scores,
-    removal_scores,
-    road_scores,
-)
-from timm_interpretable.metrics import completeness, grid_localisation
+from timm_interpretable.benchmark.images import BenchmarkModel, Grids, Photographs
+from timm_interpretable.benchmark.progress import Progress
+from timm_interpretable.benchmark.scores import METRICS, Scored, Scores, Scoring
+from timm_interpretable.metrics import grid_localisation
 from timm_interpretable.metrics.grid import tiled
 
 __all__ = ["CHUNK", "COSTLY_CHUNK", "Unit", "compute", "planned_units"]
@@ -35,15 +29,19 @@ CHUNK, COSTLY_CHUNK = 20, 5
 
 _GRID_CHUNK = 4
 _REFERENCES = 16
-_SLOW = ("insertion", "road")
-"""Metrics of many passes, for the images that costly methods take."""
+_AT_ONCE = 4  # images between two signs of life, where maps are scored
 
 
 @dataclass(frozen=True)
 class Unit:
-    """images: name of the set; indices: which of it; metrics: those that are measured on it.
+    """One method of one model on a few images.
 
-    fingerprint: of everything else that the numbers depend on.
+    Args:
+        method: key of the catalogue.
+        images: name of the set.
+        indices: which of the set.
+        metrics: those that are measured.
+        fingerprint: of everything else that the numbers depend on.
     """
 
     model: str
@@ -59,39 +57,59 @@ class Unit:
         words = f"{self.model} {self.method} {self.images} {self.indices[0]:05d}"
         return "_".join("".join(c if c.isalnum() or c in "-." else " " for c in words).split()) + f"_{key}"
 
+    @property
+    def steps(self) -> int:
+        """For a bar: every image is explained once, and scored by every metric."""
+        return len(self.indices) * (1 + len(self.metrics))
+
+    def __str__(self) -> str:
+        return f"{self.model}, {method_named(self.method).title}, {self.images}"
+
 
 def planned_units(
-    model: BenchmarkModel, methods: Sequence[str], metrics: Sequence[str], settings: MethodSettings
+    model: BenchmarkModel, methods: Sequence[str], metrics: Sequence[str], settings: MethodSettings, scoring: Scoring
 ) -> list[Unit]:
-    """Every unit of a model, costly methods last."""
+    """Every unit of a model, those of methods of many passes last.
+
+    Args:
+        methods: keys of the catalogue.
+        metrics: names of `METRICS`.
+    """
     units = []
-    for name in sorted(methods, key=lambda name: METHODS[name].costly):
-        costly = METHODS[name].costly
-        for set_name, images in model.sets.items():
-            wanted = tuple(m for m in metrics if METRICS[m] == set_name and _measurable(m, name))
-            if not wanted:
-                continue
-            chosen = images.costly if costly else images.chosen
-            cheap_size, costly_size = (_GRID_CHUNK, 1) if isinstance(images, Grids) else (CHUNK, COSTLY_CHUNK)
-            size = costly_size if costly else cheap_size
-            print_ = _fingerprint(model, images, settings)
+    rows = [method_named(key) for key in methods]
+    prints = {name: _fingerprint(model, images, settings, scoring) for name, images in model.sets.items()}
+    for method in sorted(rows, key=_is_costly):
+        for name, images in model.sets.items():
+            wanted = tuple(m for m in metrics if METRICS[m].images == name and METRICS[m].applies(method))
             units += [
-                Unit(model.name, name, set_name, tuple(chosen[i : i + size]), wanted, print_)
-                for i in range(0, len(chosen), size)
+                Unit(model.name, method.key, name, indices, wanted, prints[name])
+                for indices in _chunks(images, _is_costly(method))
+                if wanted
             ]
     return units
 
 
-def _measurable(metric: str, method: str) -> bool:
-    return metric != "completeness" or METHODS[method].complete is not None
+def _is_costly(method: Method) -> bool:
+    return method.cost is Cost.MANY_PASSES
 
 
-def _fingerprint(model: BenchmarkModel, images: Photographs | Grids, settings: MethodSettings) -> str:
-    what: list[Any] = [model.sha256, model.input_size, asdict(settings), list(images.chosen), list(images.costly)]
-    what += [len(images.data), getattr(images, "side", None), model.black.tolist(), model.white.tolist(), __version__]
+def _chunks(images: Photographs | Grids, costly: bool) -> Iterator[tuple[int, ...]]:
+    chosen = images.costly if costly else images.chosen
+    cheap_size, costly_size = (_GRID_CHUNK, 1) if isinstance(images, Grids) else (CHUNK, COSTLY_CHUNK)
+    size = costly_size if costly else cheap_size
+    for start in range(0, len(chosen), size):
+        yield tuple(chosen[start : start + size])
+
+
+def _fingerprint(model: BenchmarkModel, images: Photographs | Grids, settings: MethodSettings, scoring: Scoring) -> str:
+    context = Context.of(model.net)
+    what: list[Any] = [model.sha256, model.input_size, asdict(settings), asdict(scoring), __version__]
+    what += [list(images.chosen), list(images.costly), len(images.data), context.black.tolist(), context.white.tolist()]
     what += [_digest(images.data[i][0]) for i in (0, len(images.data) // 2, len(images.data) - 1)]  # other data
-    boxes = getattr(images, "boxes", None)
-    what += [_digest(boxes)] if boxes is not None else []
+    if isinstance(images, Grids):
+        what += [images.side, images.min_confidence]
+    elif images.boxes is not None:
+        what += [_digest(images.boxes)]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
@@ -99,75 +117,74 @@ def _digest(values: Tensor) -> str:
     return hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
 
 
-def compute(unit: Unit, model: BenchmarkModel, settings: MethodSettings) -> tuple[dict[str, Any], Tensor | None]:
+def compute(
+    unit: Unit, model: BenchmarkModel, settings: MethodSettings, scoring: Scoring, progress: Progress
+) -> tuple[dict[str, Any], Tensor | None]:
     """Every number of a unit, ready for JSON, and the maps `(B, H, W)` of photographs.
 
     Returns:
-        `images` (their indices), per image `numbers` and `curves` by name, and `cost`: seconds of the maps and of one
-        forward pass of the same images, with peak memory. Numbers of slow metrics have indices of their own.
+        per image `numbers` and `curves` by name, the `fractions` of the curves, and `cost`: seconds of the maps and of
+        one forward pass of the same images, with peak memory. Numbers of slow metrics are those of fewer images.
     """
-    images = model.sets[unit.images]
-    batch = images.load(unit.indices)
-    seed = settings.seed + 1000 * unit.indices[0]
+    images, method = model.sets[unit.images], method_named(unit.method)
+    settings = replace(settings, seed=settings.seed + 1000 * unit.indices[0])
     reference = partial(_reference, images)
-    context = Context(model.net, model.black, model.white, reference, replace(settings, seed=seed))
-    maps_of = METHODS[unit.method].build(context)
+    context = Context.of(model.net, settings, reference=reference, tick=progress.passes)
     if isinstance(images, Grids):
-        shares, spent = measured(partial(grid_localisation, maps_of, *batch[:2], batch_size=1), images.device)
-        numbers = {"grids": shares.mean(1)}
-        return _report(unit, {"grids": (unit.indices, numbers, {})}, spent._asdict()), None
-    call = partial(maps_of, batch.images, batch.labels[:, None])
-    _, once = measured(partial(_forward, model.net, batch.images), images.device)
-    maps, spent = measured(call, images.device)
+        return _on_grids(unit, images, method, context, progress), None
+    return _on_photographs(unit, images, method, context, scoring, progress)
+
+
+def _on_grids(unit: Unit, images: Grids, method: Method, context: Context, progress: Progress) -> dict[str, Any]:
+    images.choose(progress.within)
+    batch, maps_of = images.load(unit.indices), method.maps(context)
+    numbers, spent = {}, []
+    for i, index in enumerate(unit.indices):
+        call = partial(grid_localisation, maps_of, batch.images[i : i + 1], batch.labels[i : i + 1])
+        shares, cost = measured(call, images.device)
+        numbers[index] = shares.mean().item()
+        spent.append(cost)
+        progress.advance(2)
+    cost = {name: sum(getattr(one, name) for one in spent) for name in spent[0]._fields}
+    return dict(unit=asdict(unit), numbers={"grids": numbers}, curves={}, fractions={}, cost=cost)
+
+
+def _on_photographs(
+    unit: Unit, images: Photographs, method: Method, context: Context, scoring: Scoring, progress: Progress
+) -> tuple[dict[str, Any], Tensor]:
+    batch, maps_of = images.load(unit.indices), method.maps(context)
+    _, once = measured(partial(_forward, context.model, batch.images), images.device)
+    maps, spent = measured(partial(maps_of, batch.images, batch.labels[:, None]), images.device)
     maps = maps[:, 0].float()
-    parts = {metric: _scored(metric, unit, images, batch, maps, context) for metric in unit.metrics}
+    progress.advance(len(maps))
     cost: dict[str, Any] = {**spent._asdict(), "forward_seconds": once.seconds, "forward_cpu_seconds": once.cpu_seconds}
     if unit.indices[0] == images.costly[0]:  # one unit of every method
         one = batch.images[:1]
         cost["peak_bytes"] = peak_bytes(partial(maps_of, one, batch.labels[:1, None]), images.device)
-        cost["forward_peak_bytes"] = peak_bytes(partial(_forward, model.net, one), images.device)
-    return _report(unit, parts, cost), maps
+        cost["forward_peak_bytes"] = peak_bytes(partial(_forward, context.model, one), images.device)
+    report: dict[str, Any] = dict(unit=asdict(unit), numbers={}, curves={}, fractions={}, cost=cost)
+    given, costly = Scored(maps, batch, method, context, scoring), set(images.costly)
+    for metric in unit.metrics:
+        kept = [i for i, index in enumerate(unit.indices) if index in costly or not METRICS[metric].slow]
+        for start in range(0, len(kept), _AT_ONCE):
+            some = kept[start : start + _AT_ONCE]
+            progress.within(f"{metric}, image {start + 1} of {len(kept)}")
+            score = METRICS[metric].score
+            assert score is not None
+            _add(report, [unit.indices[i] for i in some], score(given.part(some)))
+            progress.advance(len(some))
+        progress.advance(len(maps) - len(kept))
+    return report, maps
 
 
-def _scored(
-    metric: str, unit: Unit, images: Photographs, batch: Batch, maps: Tensor, context: Context
-) -> tuple[Sequence[int], dict[str, Tensor], dict[str, Tensor]]:
-    """The images that it was measured on, numbers and curves."""
-    indices: Sequence[int] = unit.indices
-    if metric in _SLOW:
-        costly = set(images.costly)
-        kept = [i for i, index in enumerate(indices) if index in costly]
-        indices = [indices[i] for i in kept]
-        batch, maps = Batch(batch.images[kept], batch.labels[kept]), maps[kept]
-        if not kept:
-            return (), {}, {}
-    predict, seed = probabilities(context.model, context.settings.bf16), context.settings.seed
-    found: Scores
-    if metric == "boxes":
-        assert batch.boxes is not None
-        found = box_scores(maps, batch.boxes)
-    elif metric == "removal":
-        found = removal_scores(predict, batch, maps, context.black, seed)
-    elif metric == "insertion":
-        found = insertion_scores(predict, batch, maps, context.black, seed)
-    elif metric == "road":
-        found = road_scores(predict, batch, maps, seed)
-    else:
-        claimed = METHODS[unit.method].complete
-        assert claimed is not None
-        found = Scores({"completeness": completeness(maps, claimed(context, batch.images, batch.labels))}, {})
-    return indices, found.numbers, found.curves
-
-
-def _report(unit: Unit, parts: dict[str, Any], cost: dict[str, Any]) -> dict[str, Any]:
-    numbers: dict[str, dict[int, float]] = {}
-    curves: dict[str, dict[int, list[float]]] = {}
-    for indices, found, lines in parts.values():
-        for name, values in found.items():
-            numbers[name] = dict(zip(indices, values.double().tolist(), strict=True))
-        for name, values in lines.items():
-            curves[name] = dict(zip(indices, [[round(v, 5) for v in c] for c in values.tolist()], strict=True))
-    return dict(unit=asdict(unit), numbers=numbers, curves=curves, cost=cost)
+def _add(report: dict[str, Any], indices: Sequence[int], scores: Scores) -> None:
+    """What was found about a few images, by their indices."""
+    for name, values in scores.numbers.items():
+        report["numbers"].setdefault(name, {}).update(zip(indices, values.cpu().double().tolist(), strict=True))
+    for name, lines in scores.curves.items():
+        rounded = [[round(value, 5) for value in line] for line in lines.cpu().tolist()]
+        report["curves"].setdefault(name, {}).update(zip(indices, rounded, strict=True))
+        report["fractions"][name] = list(scores.fractions[name])
 
 
 def _reference(images: Photographs | Grids) -> Tensor:

@@ -1,4 +1,7 @@
-"""The command line: one file per command, each a thin call into the rooms of the package."""
+"""The command line: one file per command, each a thin call into the parts of the package.
+
+What only a command needs is imported inside it, so that a help text waits for nothing.
+"""
 
 from typing import Annotated
 
@@ -7,25 +10,18 @@ import typer
 from timm_interpretable import __version__
 from timm_interpretable.cli import (
     app as app_command,
-    bench,
-    bench_coda,
-    bench_fame,
-    bench_metrics,
     benchmark,
-    card,
     evaluate,
-    evaluate_faces,
     explain,
     list_models,
-    publish,
-    study,
     train,
     verify,
 )
 
 __all__ = ["app"]
 
-app = typer.Typer(name="timm-interpretable", no_args_is_help=True, add_completion=False)
+# plain help: rich would take half of the time that it needs
+app = typer.Typer(name="timm-interpretable", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 def _version(asked: bool) -> None:
@@ -43,19 +39,10 @@ def main(
     """Image classifiers that explain themselves: look at them, train them, measure them."""
 
 
-# one import above and one line here per command; what only a command needs is imported inside it
 app.command("list")(list_models.list_models)
 app.command("explain")(explain.explain)
-app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
-app.command("card")(card.card)
-app.command("publish")(publish.publish)
-app.command("verify")(verify.verify)
 app.command("benchmark")(benchmark.benchmark)
+app.command("train")(train.train)
+app.command("verify")(verify.verify)
 app.command("app")(app_command.app)
-app.command("evaluate-faces")(evaluate_faces.evaluate_faces)
-bench.bench_app.command("coda")(bench_coda.coda)
-bench.bench_app.command("fame")(bench_fame.fame)
-bench.bench_app.command("metrics")(bench_metrics.metrics)
-app.add_typer(bench.bench_app, name="bench")
-app.add_typer(study.study_app, name="study")

@@ -14,7 +14,7 @@ def app(
     max_megabytes: Annotated[int, typer.Option(min=1, max=100, help="Largest picture file.")] = 10,
     keep_minutes: Annotated[float, typer.Option(min=0.1, help="How long results are remembered.")] = 15.0,
 ) -> None:
-    """Compare explanations in the browser: the Space, on this machine."""
+    """Compare explanations in the browser, as the Space does."""
     try:
         import gradio  # noqa: F401
     except ImportError:

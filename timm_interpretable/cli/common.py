@@ -1,20 +1,39 @@
-"""What the commands share: one way to fail, one to pick a device, one to load a model."""
+"""What the commands share: one way to fail, devices, models with what their weights' neighbours say, images, boxes."""
 
+import json
+from collections.abc import Callable
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
+BOX_FRAME = 224  # boxed_boxes.csv is in pixels of the image at this size
+
+
+class MeanStd(str, Enum):
+    imagenet = "imagenet"
+    none = "none"
 
 
 def fail(message: str) -> NoReturn:
     """Say on one line of stderr what is wrong, and leave with exit code 2."""
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(2)
+
+
+def make_folder(out: Path) -> None:
+    """Before any work: the folder for the results, or `fail`."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"cannot make the folder {out}: {error.strerror}")
 
 
 def pick_device(name: str | None) -> "torch.device":
@@ -36,6 +55,9 @@ def pick_device(name: str | None) -> "torch.device":
     if device.type not in ("cpu", "cuda", "mps"):
         fail(f"device {name!r} is not supported, expected auto, cpu, cuda, cuda:0 or mps")
     return device
+
+
+# --- models
 
 
 def our_models() -> dict[str, list[str]]:
@@ -61,12 +83,13 @@ def weight_sources(name: str) -> list[str]:
     return ["bundled"] * (local_weights(name) is not None) + [hub] * bool(cfg and cfg.hf_hub_id)
 
 
-def load_model(name: str, device: "torch.device") -> "nn.Module":
+def load_model(name: str, device: "torch.device") -> Any:
     """A pretrained model of this package in evaluation mode on the device; `fail` where that cannot be."""
     import timm
 
     known = our_models()
-    names = [*known, *(full for tags in known.values() for full in tags)]
+    # an architecture without weights has itself as its only configuration
+    names = list(dict.fromkeys([*known, *(full for tags in known.values() for full in tags)]))
     if name not in names:
         close = get_close_matches(name, names, cutoff=0.4)
         hint = f"did you mean {' or '.join(close)}?" if close else "see `timm-interpretable list`"
@@ -75,7 +98,7 @@ def load_model(name: str, device: "torch.device") -> "nn.Module":
     try:
         # of an architecture the first configuration that has weights: the default may have none
         full = next((one for one in known.get(name, [name]) if weight_sources(one)), "")
-        model: nn.Module | None = timm.create_model(full, pretrained=True) if full else None
+        model = timm.create_model(full, pretrained=True) if full else None
     # broken files are RuntimeErrors; the Hub's own errors, when it cannot be reached, are OSErrors
     except (OSError, RuntimeError, ValueError) as error:
         fail(f"cannot load the weights of {full or name}: {error}")
@@ -85,25 +108,156 @@ def load_model(name: str, device: "torch.device") -> "nn.Module":
     return model.eval().to(device)
 
 
-def load_embedder(name: str, device: "torch.device", weights: Path | None = None) -> "tuple[nn.Module, Path | None]":
-    """A face model of this package in evaluation mode, and the file of its weights where that is at hand.
+def load_any(name: str, weights: Path | None, device: "torch.device") -> Any:
+    """A model in evaluation mode: one of this package with its weights, or any timm model with those of a file.
 
-    weights: a .safetensors file instead of the released weights; `fail` where it does not fit.
+    For a file, `pretrained_cfg` of the model says what the file's neighbour `config.json` or `result.json` says: input
+    size, normalisation, names of the classes. Names that nothing says are not taken from timm, whose configuration is
+    that of other weights. `fail` where the weights do not fit.
     """
+    if weights is None:
+        return load_model(name, device)
     import timm
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from timm_interpretable.models.weights import local_weights
+    import timm_interpretable.models  # noqa: F401  # registers them
 
-    cfg = timm.get_pretrained_cfg(name) if name.split(".")[0] in our_models() else None
-    if cfg is not None and cfg.num_classes != 0:
-        fail(f"model {name!r} is a classifier, expected one of faces, such as face_resnet10")
-    if weights is None or cfg is None:  # an unknown name has its own message
-        return load_model(name, device), local_weights(f"{name.split('.')[0]}.{cfg.tag}") if cfg else None
-    net = timm.create_model(name)
+    settings = settings_beside(weights)
     try:
-        net.load_state_dict(load_file(weights))
-    except (OSError, RuntimeError, SafetensorError) as error:
+        state = load_file(weights)
+        num_classes = _num_classes(name, state, settings)
+        net = timm.create_model(name, **{**settings.get("model_args", {}), "num_classes": num_classes})
+        net.load_state_dict(state)
+    # an unknown model, shapes or model_args of another one, a broken file
+    except (OSError, RuntimeError, TypeError, SafetensorError) as error:
         fail(f"{weights} does not load into {name}: {error}")
-    return net.eval().to(device), weights
+    told = {key: settings[key] for key in ("input_size", "mean", "std") if key in settings}
+    labels = dict(label_names=settings.get("label_names"), label_descriptions=settings.get("label_descriptions"))
+    net.pretrained_cfg = {**net.pretrained_cfg, **told, **labels, "num_classes": num_classes}
+    return net.to(device).eval()
+
+
+def settings_beside(weights: Path) -> dict[str, Any]:
+    """num_classes, model_args, input_size, mean, std, label_names, as far as a file beside the weights tells; flat."""
+    config, result = weights.with_name("config.json"), weights.with_name("result.json")
+    if config.is_file():  # timm's layout
+        found = json.loads(config.read_text(encoding="utf-8"))
+        return {**found.get("pretrained_cfg", {}), **{k: v for k, v in found.items() if k != "pretrained_cfg"}}
+    if result.is_file():  # a training run of this package
+        run = json.loads(result.read_text(encoding="utf-8"))
+        recipe = run["recipe"]
+        size = recipe.get("eval_size")  # recipes of faces have none
+        sizes = dict(input_size=[3, size, size]) if size else {}
+        return {**recipe, **sizes, "label_names": run.get("classes")}
+    return {}
+
+
+def _num_classes(name: str, state: dict[str, "Tensor"], settings: dict[str, Any]) -> int:
+    import timm
+
+    if "num_classes" in settings:
+        return int(settings["num_classes"])
+    cfg = timm.get_pretrained_cfg(name)
+    classifier = f"{cfg.classifier}.weight" if cfg is not None else ""
+    if classifier in state:
+        return int(state[classifier].shape[0])
+    return cfg.num_classes if cfg is not None else 1000
+
+
+def described_model(name: str, weights: Path | None, net: Any) -> dict[str, Any]:
+    """For a results file: which model with which weights, and what a training run beside them says."""
+    from timm_interpretable.models.weights import local_weights, sha256
+
+    released = None
+    if weights is None:
+        cfg = net.pretrained_cfg
+        name = f"{cfg['architecture']}.{cfg['tag']}"
+        released = local_weights(name)
+    file = weights or released
+    described: dict[str, Any] = dict(name=name, sha256=sha256(file) if file else None)
+    result = weights.with_name("result.json") if weights else None
+    if result is not None and result.is_file():
+        run = json.loads(result.read_text(encoding="utf-8"))
+        described |= dict(epochs=run["recipe"].get("epochs"), eval_accuracy=run.get("eval_accuracy"))
+    return described
+
+
+# --- images
+
+
+def whole_image(net: Any, input_size: int | None = None, mean_std: MeanStd | None = None) -> Callable[[Any], "Tensor"]:
+    """The whole picture, squashed to the model's input size, also where timm would crop: boxes are in its frame."""
+    from timm_interpretable.data.images import squash_transform
+
+    height, width = (input_size, input_size) if input_size else net.pretrained_cfg["input_size"][-2:]
+    return squash_transform((height, width), *normalisation(net, mean_std))
+
+
+def normalisation(net: Any, mean_std: MeanStd | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels that a model is given."""
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    if mean_std is MeanStd.imagenet:
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    if mean_std is MeanStd.none:
+        return (0.0,) * 3, (1.0,) * 3
+    return tuple(net.pretrained_cfg["mean"]), tuple(net.pretrained_cfg["std"])
+
+
+def open_images(data_dir: Path, split: str, transform: Callable[[Any], "Tensor"], net: Any) -> Any:
+    """A split as a map-style data set of `(image, class of the model)`.
+
+    The folders are matched to the model's classes by name, see `match_classes`; what there is to say about it goes to
+    stderr.
+
+    Raises:
+        FileNotFoundError: the split is not there.
+        ValueError: a folder fits no class of the model.
+    """
+    from timm_interpretable.data.classes import match_classes
+    from timm_interpretable.data.datasets import open_split
+
+    images, folders = open_split(data_dir, split, transform)
+    matched = match_classes(folders, net)
+    if matched.note:
+        typer.echo(f"note: {split} in {data_dir}: {matched.note}", err=True)
+    for shard in _shards(images):
+        shard.target_transform = matched.indices.__getitem__
+    return images
+
+
+def _shards(images: Any) -> list[Any]:
+    return list(getattr(images, "datasets", [images]))
+
+
+def image_loader(images: Any, batch_size: int, workers: int) -> "DataLoader[Any]":
+    from torch.utils.data import DataLoader
+
+    return DataLoader(images, batch_size=batch_size, num_workers=workers)
+
+
+def evenly_spaced(count: int, total: int) -> list[int]:
+    """Indices of so many images out of all, so that every class of a sorted data set is among them."""
+    if not 1 <= count <= total:
+        raise ValueError(f"{count} images were asked for, expected 1 to {total}.")
+    return [i * total // count for i in range(count)]
+
+
+def box_masks(images: Any, file: Path, height: int = BOX_FRAME, width: int = BOX_FRAME) -> "Tensor":
+    """The union of the boxes of every image in the order of the data set, bool `(N, height, width)`.
+
+    Raises:
+        ValueError: an image has no box.
+    """
+    import torch
+
+    from timm_interpretable.data.boxes import box_mask, load_boxes
+
+    boxes = load_boxes(file)
+    names = [name for shard in _shards(images) for name in shard.filenames()]
+    without = [name for name in names if name not in boxes]
+    if without:
+        raise ValueError(f"{file} has no box for {len(without)} of {len(names)} images, e.g. {without[0]}.")
+    scale = (height / BOX_FRAME, width / BOX_FRAME)
+    return torch.stack([box_mask(boxes[name], height, width, scale) for name in names])

@@ -6,7 +6,7 @@ from timm_interpretable.cli.common import our_models, weight_sources
 
 
 def list_models() -> None:
-    """List the models of this package, their size, and where their weights are."""
+    """List the models, their size, and where their weights are."""
     import timm
     from timm.models import get_pretrained_cfg
 

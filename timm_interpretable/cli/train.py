@@ -19,12 +19,15 @@ def train(
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that load images.")] = 2,
     cpu: Annotated[bool, typer.Option(help="Train on the CPU even where there is a GPU.")] = False,
-    bf16: Annotated[bool, typer.Option(help="bfloat16 autocast.")] = True,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, or auto for the one that is faster here, measured before the run.")
+    ] = "auto",
     compile: Annotated[bool, typer.Option(help="Run the training steps through torch.compile.")] = False,
 ) -> None:
-    """Train a recipe. Several GPUs or machines: `accelerate launch -m timm_interpretable.cli train …`.
+    """Train a recipe, on one device or several.
 
-    Recipes of faces want a folder with faces.tar; they take minutes, in fp32, and start anew when interrupted.
+    Several GPUs or machines: `accelerate launch -m timm_interpretable.cli train …`. Recipes of faces need a folder with
+    faces.tar; they take minutes, run in fp32, and start anew when interrupted.
     """
     from dataclasses import replace
 
@@ -55,7 +58,7 @@ def train(
     chosen = RECIPES[recipe].with_epochs(epochs or RECIPES[recipe].epochs)
     chosen = chosen if seed is None else replace(chosen, seed=seed)
     try:
-        trainer = Trainer(chosen, data_dir, out or Path("runs") / recipe, workers, cpu, bf16, initial, compile)
+        trainer = Trainer(chosen, data_dir, out or Path("runs") / recipe, workers, cpu, precision, initial, compile)
         accuracy = trainer.run()
     except (OSError, ValueError, FloatingPointError) as error:
         fail(str(error))

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timm_interpretable.cli.common import fail, load_embedder, pick_device
+from timm_interpretable.cli.common import fail, load_model, make_folder, pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from timm_interpretable.metrics import FaceMaps
+    from timm_interpretable.attr.faces import FaceMaps
 
 
 def verify(
@@ -28,10 +28,10 @@ def verify(
         str | None, typer.Option(help="cpu, cuda, cuda:0 or mps.", show_default="the best there is")
     ] = None,
 ) -> None:
-    """Do two pictures show one person, and which parts of each speak for it and against it?
+    """Do two pictures show one person, and which parts say so?
 
-    No face is looked for: the pictures must show one face each, upright, about as large in the picture as a portrait.
-    What is cut off is the border of a picture that is not 92 wide to 112 high.
+    No face is looked for: each picture must show one upright face that fills it as in a portrait. Of a picture that is
+    not 92 wide to 112 high the border is cut off.
     """
     from timm_interpretable.data.images import ImageError, load_image
     from timm_interpretable.models import VERIFICATION_THRESHOLDS
@@ -42,14 +42,13 @@ def verify(
         pictures = [load_image(path) for path in (first, second)]
     except ImageError as error:
         fail(str(error))
-    net, _ = load_embedder(model, pick_device(device))
+    net = load_model(model, pick_device(device))
+    if net.num_classes:
+        fail(f"model {model!r} is a classifier, expected one of faces, such as face_resnet10")
     limit = threshold if threshold is not None else VERIFICATION_THRESHOLDS.get(_full_name(net))
     if limit is None:
         fail(f"model {model!r} has no threshold of its own; give --threshold")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"cannot make the folder {out}: {error.strerror}")
+    make_folder(out)
     typer.echo("note: no face detection is done; each picture should show one upright face that fills it", err=True)
     file = out / f"{first.stem}-{second.stem}.png"
     x, similarity, maps = _compare(net, pictures, limit, n_steps, n_masks, seed)
@@ -69,8 +68,8 @@ def _compare(
     import torch
     import torch.nn.functional as F
 
+    from timm_interpretable.attr.faces import face_methods
     from timm_interpretable.data.images import eval_transform
-    from timm_interpretable.metrics import face_methods
 
     transform = eval_transform(net)
     x = torch.stack([transform(picture) for picture in pictures]).to(next(net.parameters()).device)

@@ -45,16 +45,18 @@ def _box(row: dict[str, str]) -> Box:
     return xmin, ymin, xmax, ymax
 
 
-def box_mask(boxes: Iterable[Box], height: int, width: int, scale: float = 1.0) -> Tensor:
+def box_mask(boxes: Iterable[Box], height: int, width: int, scale: float | tuple[float, float] = 1.0) -> Tensor:
     """The union of the boxes as a bool mask `(height, width)`: true where the centre of a pixel is inside a box.
 
-    scale: mask pixels per pixel of the image that the boxes were drawn on. What sticks out of the mask is cut off.
+    scale: mask pixels per pixel of the image that the boxes were drawn on, down and across where they differ. What
+        sticks out of the mask is cut off.
     """
+    down, across = scale if isinstance(scale, tuple) else (scale, scale)
     y = torch.arange(height) + 0.5
     x = torch.arange(width) + 0.5
     mask = torch.zeros(height, width, dtype=torch.bool)
     for xmin, ymin, xmax, ymax in boxes:
-        rows = (y >= ymin * scale) & (y < ymax * scale)
-        columns = (x >= xmin * scale) & (x < xmax * scale)
+        rows = (y >= ymin * down) & (y < ymax * down)
+        columns = (x >= xmin * across) & (x < xmax * across)
         mask |= rows[:, None] & columns[None, :]
     return mask

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose, Grayscale
 
 __all__ = [
-    "ImageError", "Sample", "eval_transform", "list_images", "load_image", "sample_images", "sample_of",
+    "ImageError", "ImageFile", "Sample", "eval_transform", "list_images", "load_image", "sample_images", "sample_of",
     "squash_transform", "to_picture",
 ]  # fmt: skip
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 
 
@@ -130,22 +130,56 @@ def _from_high_depth(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
 
 
-def list_images(paths: Iterable[str | Path]) -> list[Path]:
+class ImageFile(NamedTuple):
+    """An image file, and its place in the folder that it was found in; its name where it was given by itself."""
+
+    path: Path
+    relative: Path
+
+
+def list_images(paths: Iterable[str | Path], skipped: list[str] | None = None) -> list[ImageFile]:
     """Files as they are given; folders replaced by the images in them, at any depth, sorted.
+
+    A file in a folder is an image by its suffix, or without a suffix by its first bytes. Files whose name starts with a
+    dot are not looked at.
+
+    Args:
+        skipped: gets a line for every other file of the folders, with the reason.
 
     Raises:
         ImageError: a folder without an image.
     """
-    found: list[Path] = []
+    found: list[ImageFile] = []
     for path in map(Path, paths):
         if not path.is_dir():
-            found.append(path)
+            found.append(ImageFile(path, Path(path.name)))
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        if not inside:
+        before = len(found)
+        for file in sorted(path.rglob("*")):
+            inside = file.relative_to(path)
+            if any(part.startswith(".") for part in inside.parts) or file.is_dir():
+                continue
+            reason = _not_an_image(file)
+            if reason is None:
+                found.append(ImageFile(file, inside))
+            elif skipped is not None:
+                skipped.append(f"{file}: {reason}")
+        if len(found) == before:
             raise ImageError(f"{path}: no images in this folder (looked for {', '.join(IMAGE_SUFFIXES)})")
-        found += inside
     return found
+
+
+def _not_an_image(file: Path) -> str | None:
+    """Why a file of a folder is not taken for an image; None where it is."""
+    if not file.is_file():
+        return "a link to a file that does not exist" if file.is_symlink() else "not a file"
+    if file.suffix:
+        return None if file.suffix.lower() in IMAGE_SUFFIXES else f"files that end in {file.suffix} are not images"
+    try:
+        with Image.open(file):
+            return None
+    except Exception:  # Pillow's readers raise errors of many types on what is not an image
+        return "no suffix, and its content is not an image"
 
 
 def eval_transform(model: nn.Module) -> Callable[[Image.Image], Tensor]:

@@ -1,19 +1,19 @@
-"""Drop and increase in confidence: what the model says of an image that is darkened where a map is low.
+"""Drop and increase in confidence: what a model says of an image that is darkened where a map is low
 
 Source: `Grad-CAM++: Improved Visual Explanations for Deep Convolutional Networks` (Chattopadhyay, Sarkar, Howlader,
 Balasubramanian, WACV 2018), section 4.1 - https://arxiv.org/abs/1710.11063. pytorch-grad-cam has them too, as
 `DropInConfidence`, which is not relative, and `IncreaseInConfidence`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from timm_interpretable.attr.maps import MapSource, images_per_pass, maps_of
+from timm_interpretable.metrics.fills import Classifier, Fill, Removal
 from timm_interpretable.metrics.localisation import unit_range
-from timm_interpretable.metrics.maps import MapSource, maps_of
-from timm_interpretable.metrics.removal import check_removal
+from timm_interpretable.metrics.removal import check_images
 
 __all__ = ["ConfidenceChange", "confidence_change"]
 
@@ -22,7 +22,7 @@ class ConfidenceChange(NamedTuple):
     """Probabilities of the class, `(B,)` each, fp32.
 
     before: of the image.
-    after: of the image times its map.
+    after: of the image that shows only what its map marks.
     """
 
     before: Tensor
@@ -30,37 +30,51 @@ class ConfidenceChange(NamedTuple):
 
     @property
     def drop(self) -> Tensor:
-        """What is lost, as a share of the probability, `(B,)` in [0, 1]; 0 where nothing is. The lower, the better."""
+        """The loss as a share of the probability, `(B,)` in [0, 1], 0 where nothing is lost. Lower is better."""
         return ((self.before - self.after) / self.before.where(self.before > 0, 1)).clamp_min(0)
 
     @property
     def increase(self) -> Tensor:
-        """Whether the model is more confident than before, bool `(B,)`. Its mean: the higher, the better."""
+        """Whether the model is more confident than before, bool `(B,)`. The higher its mean, the better."""
         return self.after > self.before
 
 
 def confidence_change(
-    predict: Callable[[Tensor], Tensor], images: Tensor, maps: MapSource, target: Tensor, batch_size: int | None = None
+    model: Classifier,
+    images: Tensor,
+    maps: MapSource,
+    target: Tensor,
+    fill: Fill | None = None,
+    batch_size: int | None = None,
 ) -> ConfidenceChange:
-    """The probability of a class before and after the image is multiplied with its map.
+    """The probability of a class for the image, and for the image blended with a fill where its map is low.
+
+    The positive part of each map is stretched to [0, 1] by `unit_range`. Every pixel of the altered image is
+    `map * image + (1 - map) * fill`; a module that encodes its images sees its encoding blended with absent pixels.
+    With `fill=0` this is the product of image and map, as in pytorch-grad-cam: 0 is black for images in [0, 1], and the
+    mean colour for standardised ones.
 
     Args:
-        predict, images, target: as in `removal_curves`. The product is taken in the units of the images, as
-            pytorch-grad-cam does: 0 is black for images in [0, 1], the mean colour for standardised ones.
-        maps: as in `removal_curves`; only their positive part counts, stretched to [0, 1] (`unit_range`).
-        batch_size: images per call of `predict`; None as in `removal_curves`.
+        model, images, maps, target, fill: as in `removal_curves`.
+        batch_size: images per pass; None as in `removal_curves`.
 
     Raises:
-        ValueError: shapes that do not match, or a batch size below 1.
+        ValueError: shapes that do not match, a batch size below 1, or a fill that the model does not have.
+        TypeError: a model that cannot be called.
     """
-    size = check_removal(images, maps, target, (0,), batch_size)
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(images), size):
-            part = slice(start, start + size)
-            x, classes = images[part], target[part]
-            weights = unit_range(maps_of(maps[part] if isinstance(maps, Tensor) else maps, x, classes))
-            seen = (x * weights[:, None]).to(x.dtype)
-            parts.append([predict(shown).float().gather(1, classes[:, None])[:, 0] for shown in (x, seen)])
+    check_images(images, maps, target)
+    size, removal, parts = images_per_pass(images, batch_size), Removal(model, fill), []
+    if not isinstance(removal.fill, str):
+        removal.shown(images)  # a tensor of too many pictures would fit some of the images
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        x, classes, some = images[part], target[part], removal.of(part)
+        with torch.enable_grad():  # attributions may need gradients
+            found = maps_of(maps[part] if isinstance(maps, Tensor) else maps, x, classes)
+        with torch.no_grad():
+            weights = unit_range(found)[:, None]
+            seen = some.seen(x)
+            blended = (seen * weights + some.shown(x) * (1 - weights)).to(x.dtype)
+            parts.append([removal.classify(y).gather(1, classes[:, None])[:, 0] for y in (seen, blended)])
     before, after = (torch.cat(scores) for scores in zip(*parts, strict=True))
     return ConfidenceChange(before, after)

@@ -1,29 +1,25 @@
-"""Does a map look at the object? Measured against boxes, by energy, pointing and overlap.
+"""Does a map look at the object? Measured against boxes, by energy, pointing and overlap
 
 The chance level of energy and pointing is the area share of the box; it is also the overlap of the whole image with it.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from timm_interpretable.attr import ClassMap, InputContribution
-from timm_interpretable.metrics.alignment import gradcam_depth_correlation
-from timm_interpretable.metrics.gradcam import grad_cam
-
-__all__ = ["THRESHOLDS", "box_iou", "energy_in_box", "localisation_report", "pointing_game", "unit_range"]
+__all__ = ["THRESHOLDS", "box_iou", "energy_in_box", "pointing_game", "unit_range"]
 
 THRESHOLDS = (0.3, 0.5, 0.7)
-"""Of `box_iou`, as in the FAME paper."""
+"""Thresholds of `box_iou`, as in the FAME paper."""
 
 
 def energy_in_box(maps: Tensor, masks: Tensor) -> Tensor:
-    """Share of the positive attribution that falls inside the box, `(B,)` in [0, 1].
+    """The share of the positive attribution that lies inside the box, `(B,)` in [0, 1], at least fp32.
 
-    The energy-based pointing game of Score-CAM (Wang et al., 2020, section 4.3). 0 for a map without a positive value.
+    It is 0 for a map without a positive value, and NaN for a map with a value that is not finite. Source: the
+    energy-based pointing game of `Score-CAM` (Wang et al., CVPR Workshops 2020), section 4.3 -
+    https://arxiv.org/abs/1910.01279.
 
     Args:
         maps: attributions `(B, H, W)`, signed; negative values count as zero.
@@ -33,20 +29,28 @@ def energy_in_box(maps: Tensor, masks: Tensor) -> Tensor:
         ValueError: the shapes differ, or the masks are not bool.
     """
     _check(maps, masks)
-    positive = maps.detach().double().relu().flatten(1)  # the sum over a large map in half precision would saturate
-    total = positive.sum(1)
-    inside = (positive * masks.flatten(1)).sum(1)
-    share = inside / total.where(total > 0, torch.ones_like(total))
-    return share.to(torch.promote_types(maps.dtype, torch.float32))
+    positive = _positive_part(maps)
+    peak = positive.amax((1, 2), keepdim=True)
+    positive = positive / peak.where(peak != 0, 1)  # a sum over large values would overflow
+    total = positive.sum((1, 2))
+    inside = positive.where(masks, 0).sum((1, 2))
+    return inside / total.where(total != 0, 1)
 
 
 def pointing_game(maps: Tensor, masks: Tensor, seed: int = 0) -> Tensor:
-    """Whether the highest point of the map is inside the box, bool `(B,)` (Zhang et al., 2016).
+    """Whether the highest point of the map is inside the box, bool `(B,)`.
 
-    Of several equally high points the first counts, in a random order drawn from `seed` and the same for all maps. A
-    map without a positive value points nowhere: a miss.
+    Among several equally high points the first counts, in a random order drawn from `seed` and the same for all maps. A
+    map without a positive value, or with a NaN, points nowhere and misses. Source: `Top-down Neural Attention by
+    Excitation Backprop` (Zhang et al., ECCV 2016) - https://arxiv.org/abs/1608.00507.
 
-    Args, Raises: as `energy_in_box`.
+    Args:
+        maps: attributions `(B, H, W)`, signed.
+        masks: bool `(B, H, W)`, true inside the box.
+        seed: of the order of equally high points.
+
+    Raises:
+        ValueError: the shapes differ, or the masks are not bool.
     """
     _check(maps, masks)
     values = maps.detach().flatten(1)
@@ -58,11 +62,12 @@ def pointing_game(maps: Tensor, masks: Tensor, seed: int = 0) -> Tensor:
 def box_iou(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> Tensor:
     """Intersection over union of `{map >= t}` and the box for every threshold, `(B, len(thresholds))` in [0, 1].
 
-    As in the FAME paper (https://arxiv.org/abs/2605.12017). 0 where neither covers a pixel.
+    It is 0 where neither covers a pixel. Source: the FAME paper (https://arxiv.org/abs/2605.12017).
 
     Args:
-        maps: `(B, H, W)` in [0, 1]; see `unit_range` for signed ones.
+        maps: `(B, H, W)` in [0, 1]; `unit_range` brings signed maps there.
         masks: bool `(B, H, W)`, true inside the box.
+        thresholds: values t in [0, 1].
 
     Raises:
         ValueError: the shapes differ, the masks are not bool, or a map leaves [0, 1].
@@ -80,17 +85,22 @@ def box_iou(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = THRESHOLD
 
 
 def unit_range(maps: Tensor) -> Tensor:
-    """The positive part of every map, stretched to [0, 1]: what pytorch-grad-cam does to a CAM.
+    """The positive part of every map, stretched to [0, 1], `(B, H, W)`: what pytorch-grad-cam does to a CAM.
 
     A map without a positive value, or constant where it is positive everywhere, becomes zero.
 
     Args:
         maps: `(B, H, W)`, signed.
     """
-    positive = maps.detach().to(torch.promote_types(maps.dtype, torch.float32)).relu()
+    positive = _positive_part(maps)
     positive = positive - positive.amin((1, 2), keepdim=True)
     peak = positive.amax((1, 2), keepdim=True)
-    return positive / peak.where(peak > 0, 1)
+    return positive / peak.where(peak != 0, 1)
+
+
+def _positive_part(maps: Tensor) -> Tensor:
+    """Detached and at least fp32, since sums over a large map in half precision would saturate."""
+    return maps.detach().to(torch.promote_types(maps.dtype, torch.float32)).relu()
 
 
 def _check(maps: Tensor, masks: Tensor) -> None:
@@ -100,52 +110,3 @@ def _check(maps: Tensor, masks: Tensor) -> None:
         )
     if masks.dtype != torch.bool:
         raise ValueError(f"masks have dtype {masks.dtype}, expected torch.bool.")
-
-
-def localisation_report(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], masks: Tensor) -> dict[str, Any]:
-    """Energy and pointing of every map that the model offers for the true class, means over the images.
-
-    Grad-CAM for any timm model; for CoDA-Net also its contributions; for FA-CNN its class maps, and their correlation
-    with Grad-CAM block by block.
-
-    Args:
-        model: in evaluation mode.
-        batches: images `(B, C, H, W)` and classes `(B,)`.
-        masks: the boxes of all images in their order, bool `(N, H', W')`. Maps are brought to this size.
-
-    Returns:
-        `images`, `chance` (mean area of the boxes), `maps` (per map `energy` and `pointing`), and for FA-CNN
-        `gradcam_depth_correlation`, first block to last.
-    """
-    scores: dict[str, list[Tensor]] = {}
-    depths: list[list[float]] = []
-    done = 0
-    for x, labels in batches:
-        inside = masks[done : done + len(x)]
-        done += len(x)
-        for name, maps in _maps(model, x, labels).items():
-            maps = F.interpolate(maps[:, None].float(), masks.shape[1:], mode="bilinear")[:, 0]
-            values = torch.stack([energy_in_box(maps, inside), pointing_game(maps, inside).float()], dim=1)
-            scores.setdefault(name, []).append(values.cpu())
-        if hasattr(model, "class_maps"):
-            depths += [gradcam_depth_correlation(model, x, labels)] * len(x)  # one mean per batch, weighted by its size
-    means = {name: torch.cat(batch).mean(0).tolist() for name, batch in scores.items()}
-    report: dict[str, Any] = {"images": done, "chance": masks.float().mean().item()}
-    report["maps"] = {name: {"energy": energy, "pointing": pointing} for name, (energy, pointing) in means.items()}
-    if depths:
-        report["gradcam_depth_correlation"] = torch.tensor(depths).mean(0).tolist()
-    return report
-
-
-def _maps(model: nn.Module, x: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """The maps of one class, each `(B, H, W)` at the size of the images."""
-    cam = F.interpolate(grad_cam(model, x, target)[:, None], x.shape[-2:], mode="bilinear")  # as ClassMap does its own
-    maps = {"gradcam": cam[:, 0]}
-    if hasattr(model, "dynamic_weights"):
-        maps["contributions"] = InputContribution(model).attribute(x, target).sum(1)
-    if hasattr(model, "class_maps"):
-        attribute = ClassMap(model).attribute
-        for layers in ("penultimate", "average", "top_half"):
-            maps[layers] = attribute(x, target=target, layers=layers).sum(1)
-        maps["contrast"] = attribute(x, target=target, contrast=True).sum(1)
-    return maps

@@ -3,10 +3,10 @@
 from timm_interpretable.models import baseline as baseline  # registers what the others are compared with
 from timm_interpretable.models.coda_net import (
     CoDANet as CoDANet,
-    DAUConv2d as DAUConv2d,
     DynamicWeights as DynamicWeights,
     published_state_dict as published_state_dict,
 )
+from timm_interpretable.models.dau import DAUConv2d as DAUConv2d, dynamic_alignment as dynamic_alignment
 from timm_interpretable.models.face_resnet import VERIFICATION_THRESHOLDS as VERIFICATION_THRESHOLDS
 from timm_interpretable.models.facnn import (
     ClassMapHead as ClassMapHead,
@@ -15,4 +15,11 @@ from timm_interpretable.models.facnn import (
     FeatureAlignedCNN as FeatureAlignedCNN,
     Lift as Lift,
 )
-from timm_interpretable.models.outputs import class_probabilities as class_probabilities
+from timm_interpretable.models.interface import (
+    class_probabilities as class_probabilities,
+    encode as encode,
+    explanation_of as explanation_of,
+    forward_encoded as forward_encoded,
+    has_encoding as has_encoding,
+    plain_model as plain_model,
+)

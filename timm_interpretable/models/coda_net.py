@@ -4,19 +4,9 @@ Source: `Convolutional Dynamic Alignment Networks for Interpretable Classificati
 Bernt Schiele, CVPR 2021) - https://arxiv.org/abs/2104.00032. Written from the paper's equations; nothing of its
 authors' code, and none of their weights, is here.
 
-A dynamic alignment unit (DAU) answers a patch x of D numbers with `w(x)^T x`. Its weight has a bounded norm,
-
-    a(x) = A x,    v(x) = B a(x) + b,    w(x) = g(v(x)),    g(v) = v ||v|| / (1 + ||v||^2)  (SQ)  or  v / ||v||  (L2),
-
-so that the output can only be large where w(x) points in the direction of x. With all w(x) held constant the network is
-one linear map, whose rows times the input are contributions that add up to the logits exactly.
-
-The units of a layer share A. Writing v down for every unit and position would take `D * C_out` numbers a position; it
-is never needed, for with `a1 = [a, 1]` and `B1 = [B, b]`
-
-    v^T x = sum_r a1_r (B1_r^T x)    and    ||v||^2 = a1^T (B1^T B1) a1 :
-
-one ordinary convolution with `C_out * (r + 1)` filters, and the Gram matrix of each unit.
+Every layer is a convolution of dynamic alignment units (`dau.py`). A unit answers with `w(x)^T x`, and w(x) has a bounded
+norm, so that the output can only be large where w(x) points in the direction of x. With all w(x) held constant the network is
+one linear map (`DynamicWeights`), whose rows times the input are contributions that add up to the logits exactly.
 """
 
 import math
@@ -36,288 +26,14 @@ from timm.models import (
 )
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
-from timm_interpretable.models.dau_triton import dau_conv2d, is_supported
+from timm_interpretable.models.dau import DAUConv2d
 from timm_interpretable.models.weights import CIFAR10_CLASSES, HUB_ORG, IMAGENETTE_CLASSES, local_overlay
 
-__all__ = ["CoDANet", "DAUConv2d", "DynamicWeights", "published_state_dict", "with_more_ranks"]
+__all__ = ["CoDANet", "DynamicWeights", "published_state_dict"]
 
 _Device = torch.device | str | None
 _Dtype = torch.dtype | None
-
-
-# elements of an intermediate result: on a CPU few enough that the allocator hands the same memory out again
-_BLOCK = 2**22
-_BLOCK_CUDA = 2**28
-# positions whose products of two entries of the code (up to 2,369 for rank 64) stay in the cache of a CPU's core
-_POSITIONS = 256
-# rows of `a a^T` that are taken together: few, so that little is computed twice, but long operations
-_ROWS = 8
-
-
-class _SquaredNorms(torch.autograd.Function):
-    """`n_c = a^T G_c a` for symmetric G: codes `(R, M)` and Gram matrices `(C, R, R)` to `(C, M)`.
-
-    Keeps nothing larger than the codes for the backward pass. Second derivatives exist.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, codes: Tensor, gram: Tensor) -> Tensor:
-        ctx.save_for_backward(codes, gram)
-        packed = _packed(gram)
-        if torch.compiler.is_compiling():
-            return packed @ _products(codes)
-        norms = codes.new_empty(len(gram), codes.shape[1])
-        for positions, products in _position_blocks(codes, packed.shape[1]):
-            _products(codes[:, positions], products)
-            torch.mm(packed, products, out=norms[:, positions])
-        return norms
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        codes, gram = ctx.saved_tensors
-        flat, (for_codes, for_gram) = gram.flatten(0, 1), ctx.needs_input_grad
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # differentiable
-            weighted = (grad.unsqueeze(1) * codes).flatten(0, 1)  # (C R, M)
-            grad_codes, grad_gram = 2 * (flat.t() @ weighted), codes @ weighted.t()
-        else:
-            grad_codes, grad_gram = torch.empty_like(codes), codes.new_zeros(len(codes), len(flat))
-            for positions, weighted in _position_blocks(codes, len(flat)):
-                a, g = codes[:, positions], grad[:, positions]
-                torch.mul(g.unsqueeze(1), a, out=weighted.unflatten(0, gram.shape[:2]))
-                if for_codes:
-                    torch.mm(flat.t(), weighted, out=grad_codes[:, positions])
-                if for_gram:
-                    grad_gram.addmm_(a, weighted.t())
-            grad_codes *= 2
-        return (
-            grad_codes if for_codes else None,
-            grad_gram.unflatten(1, gram.shape[:2]).transpose(0, 1) if for_gram else None,
-        )
-
-
-def _position_blocks(codes: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
-    """A few positions of codes `(R, M)` at a time, and memory for `size` intermediate numbers of each."""
-    total = codes.shape[1]
-    count = min(total, max(1, _BLOCK_CUDA // size) if codes.is_cuda else _POSITIONS)
-    memory = codes.new_empty(size * count)  # the same for all blocks, that it may stay in the cache
-    for start in range(0, total, count):
-        here = min(count, total - start)
-        yield slice(start, start + here), memory[: size * here].view(size, here)
-
-
-def _products(codes: Tensor, out: Tensor | None = None) -> Tensor:
-    """Codes `(R, M)` to the products of two of their entries, `(P, M)`, nearly every pair once."""
-    starts = range(0, len(codes), _ROWS)
-    if out is None:
-        return torch.cat([(codes[i : i + _ROWS].unsqueeze(1) * codes[i:]).flatten(0, 1) for i in starts])
-    done = 0
-    for i in starts:
-        some, others = codes[i : i + _ROWS], codes[i:]
-        count = len(some) * len(others)
-        torch.mul(some.unsqueeze(1), others, out=out[done : done + count].view(len(some), *others.shape))
-        done += count
-    return out
-
-
-def _packed(gram: Tensor) -> Tensor:
-    """Symmetric matrices `(C, R, R)` to what their quadratic forms take of each product of `_products`, `(C, P)`."""
-    rows = [gram[:, i : i + _ROWS, i:] for i in range(0, gram.shape[1], _ROWS)]
-    return torch.cat([torch.cat([r[..., :_ROWS], 2 * r[..., _ROWS:]], dim=2).flatten(1) for r in rows], dim=1)
-
-
-def _gram_norms(codes: Tensor, units: Tensor) -> Tensor:
-    gram = units @ units.transpose(1, 2)
-    positions = codes.flatten(0, 2)
-    if torch.jit.is_scripting():  # knows no autograd.Function
-        squared = ((positions @ gram) * positions).sum(-1)
-    else:
-        squared = _SquaredNorms.apply(positions.t().contiguous(), gram)
-    return squared.t().reshape(codes.shape[0], codes.shape[1], codes.shape[2], -1)
-
-
-def squared_norms(codes: Tensor, units: Tensor) -> Tensor:
-    """`||v_c||^2`, `(N, h, w, C)`, of codes `(N, h, w, R)` (the last is 1) and units `(C, R, D)`; in at least fp32."""
-    dtype = torch.float32 if units.dtype != torch.float64 else torch.float64
-    codes, units = codes.to(dtype), units.to(dtype)
-    if torch.jit.is_scripting() or codes.is_meta:  # the meta device knows no autocast
-        return _gram_norms(codes, units)
-    with torch.autocast(codes.device.type, enabled=False):
-        return _gram_norms(codes, units)
-
-
-@register_notrace_module  # works in blocks whose number depends on the input's shape
-class DAUConv2d(nn.Module):
-    """A convolution of dynamic alignment units (equations 1 to 4 of the paper), in the factored form.
-
-    Shapes: `(N, in_channels, H, W)` to `(N, out_channels, h, w)`, as for `nn.Conv2d`. The parameters are `code.weight`
-    (A, `(rank, in_channels, k, k)`) and `weight`, the filters of all units (`(out_channels * (rank + 1), in_channels,
-    k, k)`; for each unit the `rank` columns of B, then b).
-
-    Norms are computed in at least fp32, also under autocast; the output has the dtype of the input.
-
-    Args:
-        rank: dimension of the code that the units of a position share.
-        norm: 'sq' or 'l2', the function g that bounds the norm of the weights.
-        kernel: 'torch', or 'triton' for one fused kernel where `dau_triton.is_supported` (CUDA, run eagerly, not fp64),
-            and torch's operations elsewhere. The fused kernel has no second derivatives. It has been verified through
-            Triton's interpreter only, and compiled, but not yet run on a GPU.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, rank: int = 64,
-        norm: str = "sq", kernel: str = "torch", device: _Device = None, dtype: _Dtype = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        if norm not in ("sq", "l2"):
-            raise ValueError(f"norm={norm!r} is unknown, expected 'sq' or 'l2'.")
-        if kernel not in ("torch", "triton"):
-            raise ValueError(f"kernel={kernel!r} is unknown, expected 'torch' or 'triton'.")
-        self.kernel = kernel
-        self.in_channels, self.out_channels, self.rank, self.norm = in_channels, out_channels, rank, norm
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        dd: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.code = nn.Conv2d(in_channels, rank, kernel_size, stride, padding, bias=False, **dd)
-        filters = out_channels * (rank + 1)
-        self.weight = nn.Parameter(torch.empty(filters, in_channels, kernel_size, kernel_size, **dd))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """As torch initialises the two convolutions of which the layer consists: k x k for A, 1 x 1 for B and b."""
-        self.code.reset_parameters()
-        nn.init.uniform_(self.weight, -1 / math.sqrt(self.rank), 1 / math.sqrt(self.rank))
-
-    def units(self) -> Tensor:
-        """The weight by unit, `(out_channels, rank + 1, D)`."""
-        return self.weight.reshape(self.out_channels, self.rank + 1, -1)
-
-    def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The code with a final 1, `(N, h, w, rank + 1)`, and the factor `g(v) / v` of the units, `(N, h, w, C)`."""
-        codes = F.pad(self.code(x).permute(0, 2, 3, 1), (0, 1), value=1.0)
-        # v = 0 has no direction; the bound keeps 1 / ||v|| and the derivatives finite, and rounding below 0 harmless
-        squared = squared_norms(codes, self.units()).clamp_min(1e-12)
-        return codes, (squared.sqrt() / (1 + squared) if self.norm == "sq" else squared.rsqrt())
-
-    def align(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
-        """`w^T x` for weights given by their factors: linear in x."""
-        if torch.jit.is_scripting():
-            return self._align(x, codes, scale)
-        return self._align_in_blocks(x, codes, scale)
-
-    @torch.jit.ignore
-    def _align_in_blocks(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.is_cuda:
-            return self._align(x, codes, scale)
-        per_image = codes.shape[1] * codes.shape[2] * self.weight.shape[0]
-        count = max(2, _BLOCK // max(1, per_image))  # of a single image torch's convolutions are slow
-        parts = zip(x.split(count), codes.split(count), scale.split(count), strict=True)
-        return torch.cat([self._align(*part) for part in parts])
-
-    def _align(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
-        products = F.conv2d(x, self.weight, None, self.stride, self.padding).permute(0, 2, 3, 1)
-        products = products.unflatten(3, (self.out_channels, self.rank + 1))
-        codes = codes.to(products.dtype)
-        if products.dtype == torch.float32:  # here small matrix products are slower on a CPU than a sum of products
-            aligned = (products * codes.unsqueeze(-2)).sum(-1)
-        else:
-            aligned = (products @ codes.unsqueeze(-1)).squeeze(-1)
-        return (aligned.to(scale.dtype) * scale).to(x.dtype).permute(0, 3, 1, 2)
-
-    def align_transposed(self, y: Tensor, codes: Tensor, scale: Tensor, size: tuple[int, int]) -> Tensor:
-        """The transpose of `align`: `(N, out_channels, h, w)` to `(N, in_channels, *size)`."""
-        weighted = (y.permute(0, 2, 3, 1) * scale).to(codes.dtype).unsqueeze(-1) * codes.unsqueeze(-2)
-        weighted = weighted.flatten(-2).permute(0, 3, 1, 2)
-        missing = [n - ((m - 1) * self.stride - 2 * self.padding + self.kernel_size)
-                   for n, m in zip(size, y.shape[2:], strict=True)]  # fmt: skip
-        return F.conv_transpose2d(weighted, self.weight, None, self.stride, self.padding, output_padding=missing)
-
-    def align_transposed_all(self, y: Tensor, codes: Tensor, scale: Tensor, size: tuple[int, int]) -> Tensor:
-        """`align_transposed` of K outputs per sample: `(N, K, out_channels, h, w)` to `(N, K, in_channels, *size)`.
-
-        The outputs share the weights of their sample. Writing these down once costs as much as the transpose of a
-        single output; every output then costs `1 / (rank + 1)` of it.
-        """
-        n, count, channels, h, w = y.shape
-        weights = codes @ self.units().transpose(0, 1).flatten(1).to(codes.dtype)
-        weights = weights.view(n, h * w, channels, -1)
-        outputs = (y.permute(0, 3, 4, 1, 2) * scale.unsqueeze(3)).flatten(1, 2).to(codes.dtype)
-        patches = (outputs @ weights).permute(0, 2, 3, 1).flatten(0, 1)
-        folded = F.fold(patches, size, self.kernel_size, padding=self.padding, stride=self.stride)
-        return folded.unflatten(0, (n, count))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and self.kernel == "triton" and is_supported(x):
-            return dau_conv2d(x, self.code.weight, self.weight, self.stride, self.padding, self.norm)
-        codes, scale = self.factors(x)
-        return self.align(x, codes, scale)
-
-    def extra_repr(self) -> str:
-        sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-        kernel = f", kernel={self.kernel!r}" if self.kernel != "torch" else ""
-        return f"{self.in_channels}, {self.out_channels}, {sizes}, rank={self.rank}, norm={self.norm!r}{kernel}"
-
-
-class DynamicWeights:
-    """The weights that a CoDA-Net has chosen for one batch, held constant: a linear map per image.
-
-    From `CoDANet.dynamic_weights`. Nothing here knows of autograd: the map and its transpose are both explicit.
-    """
-
-    def __init__(self, model: "CoDANet", encoded: Tensor) -> None:
-        self.layers = list(model.dynamic_layers())
-        self.temperature = model.temperature
-        self.factors: list[tuple[Tensor, Tensor]] = []
-        self.inputs = [encoded]
-        x = encoded
-        for layer in self.layers:
-            factors = layer.factors(x)
-            x = layer.align(x, *factors)
-            self.factors.append(factors)
-            self.inputs.append(x)
-
-    def logits(self) -> Tensor:
-        """The logits less their bias, `(N, K)`, in at least fp32."""
-        return self._pooled(self.inputs[-1])
-
-    def apply(self, x: Tensor) -> Tensor:
-        """The linear map on any encoded images `(N, 2 in_chans, H, W)`; `(N, K)`. On its own input it is `logits`."""
-        for layer, factors in zip(self.layers, self.factors, strict=True):
-            x = layer.align(x, *factors)
-        return self._pooled(x)
-
-    def rows(self, classes: Tensor, depth: int = 0) -> Tensor:
-        """The row of one class per sample, `(N,)`, in the shape of the input of layer `depth`.
-
-        Times that input (`inputs[depth]`) it adds up to the logit less its bias.
-        """
-        for rows in self.rows_by_depth(classes, depth):  # noqa: B007  the last is wanted
-            pass
-        return rows
-
-    def rows_by_depth(self, classes: Tensor, depth: int = 0) -> Iterator[Tensor]:
-        """`rows` at every depth, from the output of the head down to the input of layer `depth`."""
-        last = self.inputs[-1]
-        rows = F.one_hot(classes, last.shape[1]).to(last.dtype)[:, :, None, None].expand(last.shape) / self.temperature
-        yield rows
-        for i in reversed(range(depth, len(self.layers))):
-            rows = self.layers[i].align_transposed(rows, *self.factors[i], self._size(i))
-            yield rows
-
-    def all_rows(self, depth: int = 0) -> Tensor:
-        """The rows of all classes, `(N, K, *inputs[depth].shape[1:])`."""
-        n, count, h, w = self.inputs[-1].shape
-        identity = torch.eye(count, dtype=self.inputs[-1].dtype, device=self.inputs[-1].device)
-        rows = identity[None, :, :, None, None].expand(n, count, count, h, w)
-        for i in reversed(range(depth, len(self.layers))):
-            rows = self.layers[i].align_transposed_all(rows, *self.factors[i], self._size(i))
-        return rows / self.temperature
-
-    def _pooled(self, outputs: Tensor) -> Tensor:
-        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sum((2, 3)) / self.temperature
-
-    def _size(self, i: int) -> tuple[int, int]:
-        return (self.inputs[i].shape[2], self.inputs[i].shape[3])
 
 
 @register_notrace_module  # branches on the input's shape
@@ -377,8 +93,11 @@ class CoDANet(nn.Module):
         temperature: T; the larger, the better the weights must align with the input for a large logit.
         logit_bias: b_0, the logit of an image that no unit responds to.
         drop_rate: dropout before the head.
-        kernel: 'torch' or 'triton', what computes the layers; see `DAUConv2d`.
+        backend: 'torch' or 'triton', what computes the layers; see `DAUConv2d`.
     """
+
+    explanation = "contributions"
+    output = "sigmoid"
 
     def __init__(
         self,
@@ -394,7 +113,7 @@ class CoDANet(nn.Module):
         temperature: float = 1000.0,
         logit_bias: float = math.log(0.1 / 0.9),
         drop_rate: float = 0.0,
-        kernel: str = "torch",
+        backend: str = "torch",
         device: _Device = None,
         dtype: _Dtype = None,
     ) -> None:
@@ -420,12 +139,12 @@ class CoDANet(nn.Module):
             if not stages or stride > 1:
                 stages.append([])
                 self.feature_info.append(dict(module=f"stages.{len(stages) - 1}"))
-            stages[-1].append(DAUConv2d(previous, width, size, stride, size // 2, rank, norm, kernel, **dd))
+            stages[-1].append(DAUConv2d(previous, width, size, stride, size // 2, rank, norm, backend, **dd))
             previous, reduction = width, reduction * stride
             self.feature_info[-1].update(num_chs=width, reduction=reduction)
         self.stages = nn.Sequential(*[AlignmentStage(layers) for layers in stages])
         self._head = dict(
-            kernel_size=head_kernel_size, padding=head_kernel_size // 2, rank=ranks[-1], norm=norm, kernel=kernel
+            kernel_size=head_kernel_size, padding=head_kernel_size // 2, rank=ranks[-1], norm=norm, backend=backend
         )
         self._build_head(num_classes, global_pool, **dd)
 
@@ -500,6 +219,11 @@ class CoDANet(nn.Module):
         """Images `(B, in_chans, H, W)` to the input of the head `(B, num_features, h, w)`."""
         return self.stages(self.encoding(x))
 
+    @torch.jit.ignore
+    def forward_encoded(self, encoded: Tensor) -> Tensor:
+        """Logits `(B, K)` of what `encoding` gives, `(B, 2 in_chans, H, W)`, where an absent pixel is zero."""
+        return self.forward_head(self.stages(encoded))
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features to logits `(B, K)`; to their spatial mean `(B, num_features)` with `pre_logits` or no classes."""
         dtype = x.dtype
@@ -522,11 +246,73 @@ class CoDANet(nn.Module):
         return layers + ([self.head] if isinstance(self.head, DAUConv2d) else [])
 
     @torch.jit.ignore
-    def dynamic_weights(self, x: Tensor) -> DynamicWeights:
+    def dynamic_weights(self, x: Tensor) -> "DynamicWeights":
         """The linear map that the network is for each image of the batch `(B, in_chans, H, W)`; one forward pass."""
         if self.num_classes == 0:
             raise ValueError("num_classes=0 has no logits to explain; call reset_classifier(num_classes) first.")
         return DynamicWeights(self, self.encoding(x))
+
+
+class DynamicWeights:
+    """The weights that a CoDA-Net has chosen for one batch, held constant: a linear map per image.
+
+    From `CoDANet.dynamic_weights`. Nothing here knows of autograd: the map and its transpose are both explicit.
+    """
+
+    def __init__(self, model: CoDANet, encoded: Tensor) -> None:
+        self.layers = list(model.dynamic_layers())
+        self.temperature = model.temperature
+        self.factors: list[tuple[Tensor, Tensor]] = []
+        self.inputs = [encoded]
+        x = encoded
+        for layer in self.layers:
+            factors = layer.factors(x)
+            x = layer.align(x, *factors)
+            self.factors.append(factors)
+            self.inputs.append(x)
+
+    def logits(self) -> Tensor:
+        """The logits less their bias, `(N, K)`, in at least fp32."""
+        return self._pooled(self.inputs[-1])
+
+    def apply(self, x: Tensor) -> Tensor:
+        """The linear map on any encoded images `(N, 2 in_chans, H, W)`; `(N, K)`. On its own input it is `logits`."""
+        for layer, factors in zip(self.layers, self.factors, strict=True):
+            x = layer.align(x, *factors)
+        return self._pooled(x)
+
+    def rows(self, classes: Tensor, depth: int = 0) -> Tensor:
+        """The row of one class per sample, `(N,)`, in the shape of the input of layer `depth`.
+
+        Times that input (`inputs[depth]`) it adds up to the logit less its bias.
+        """
+        for rows in self.rows_by_depth(classes, depth):  # noqa: B007  the last is wanted
+            pass
+        return rows
+
+    def rows_by_depth(self, classes: Tensor, depth: int = 0) -> Iterator[Tensor]:
+        """`rows` at every depth, from the output of the head down to the input of layer `depth`."""
+        last = self.inputs[-1]
+        rows = F.one_hot(classes, last.shape[1]).to(last.dtype)[:, :, None, None].expand(last.shape) / self.temperature
+        yield rows
+        for i in reversed(range(depth, len(self.layers))):
+            rows = self.layers[i].align_transposed(rows, *self.factors[i], self._size(i))
+            yield rows
+
+    def all_rows(self, depth: int = 0) -> Tensor:
+        """The rows of all classes, `(N, K, *inputs[depth].shape[1:])`."""
+        n, count, h, w = self.inputs[-1].shape
+        identity = torch.eye(count, dtype=self.inputs[-1].dtype, device=self.inputs[-1].device)
+        rows = identity[None, :, :, None, None].expand(n, count, count, h, w)
+        for i in reversed(range(depth, len(self.layers))):
+            rows = self.layers[i].align_transposed_all(rows, *self.factors[i], self._size(i))
+        return rows / self.temperature
+
+    def _pooled(self, outputs: Tensor) -> Tensor:
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sum((2, 3)) / self.temperature
+
+    def _size(self, i: int) -> tuple[int, int]:
+        return (self.inputs[i].shape[2], self.inputs[i].shape[3])
 
 
 @register_notrace_function
@@ -581,25 +367,6 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: CoDANet) -> dict[
         index = torch.arange(wanted // 2) % halves[0].shape[-3]
         scale = 2 * halves[0].shape[-3] / wanted
         state_dict[name] = torch.cat([half.index_select(-3, index) * scale for half in halves], dim=-3)
-    return state_dict
-
-
-def with_more_ranks(state_dict: dict[str, Tensor], model: CoDANet) -> dict[str, Tensor]:
-    """The weights of a model of lower ranks, in one of higher ranks that computes the same function.
-
-    The units' weights for the new entries of the code are 0; the new rows of A are those that `model` has.
-    """
-    state_dict, names = dict(state_dict), {id(module): name for name, module in model.named_modules()}
-    for layer in model.dynamic_layers():
-        code, weight = f"{names[id(layer)]}.code.weight", f"{names[id(layer)]}.weight"
-        rank = len(state_dict[code])
-        if rank > layer.rank:
-            raise ValueError(f"{code} has rank {rank}, expected at most the model's {layer.rank}.")
-        rows = layer.code.weight.detach()[rank:].to(state_dict[code].dtype)
-        units = state_dict[weight].unflatten(0, (layer.out_channels, rank + 1))
-        zeros = units.new_zeros(layer.out_channels, layer.rank - rank, *units.shape[2:])
-        state_dict[code] = torch.cat([state_dict[code], rows])
-        state_dict[weight] = torch.cat([units[:, :-1], zeros, units[:, -1:]], dim=1).flatten(0, 1)
     return state_dict
 
 

@@ -138,6 +138,7 @@ class DampenedBlock(nn.Module):
 
     branch: `basic` (3x3 to `branch_width`, 3x3 back) or `bottleneck` (1x1, 3x3, 1x1); each convolution is followed by
     norm and activation.
+    signed: leave the last activation out, so that the branch can also take evidence away.
     """
 
     def __init__(
@@ -149,6 +150,7 @@ class DampenedBlock(nn.Module):
         skip: str = "convex",
         learn_alpha: bool = False,
         drop_path: float = 0.0,
+        signed: bool = False,
         norm_layer: type[nn.Module] = nn.BatchNorm2d,
         act_layer: type[nn.Module] = nn.ReLU,
         device: _Device = None,
@@ -160,7 +162,10 @@ class DampenedBlock(nn.Module):
             raise ValueError(f"branch={branch!r} is unknown, expected 'basic' or 'bottleneck'.")
         widths = [width] + [branch_width] * (len(kernels) - 1) + [width]
         layer = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
-        self.branch = nn.Sequential(*[layer(widths[i], widths[i + 1], k) for i, k in enumerate(kernels)])
+        last = len(kernels) - 1
+        self.branch = nn.Sequential(
+            *[layer(widths[i], widths[i + 1], k, apply_act=i < last or not signed) for i, k in enumerate(kernels)]
+        )
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.skip = DampenedSkip(alpha, skip, learn_alpha, device=device, dtype=dtype)
 
@@ -189,18 +194,27 @@ class ClassMapHead(nn.Module):
     """Global-average-pooling classifier without a linear layer.
 
     Class c owns the channels `[c g, (c + 1) g)` with `g = width // num_classes`; left-over channels belong to no class.
-    The number of classes changes the grouping only: the one parameter is the shared log-temperature.
-    Maps and logits are computed in at least fp32; logits are then rounded to the trunk's own type.
+    The number of classes changes the grouping only: the parameters are the shared log-temperature and, where asked for,
+    one bias that all logits share. Maps and logits are computed in at least fp32; logits are then rounded to the
+    trunk's own type.
+
+    centred: the map of a class is the mean of its group less that of all groups, `M_c - mean_j M_j`. What all classes
+        share, such as the brightness of the image, then drops out of maps and logits alike.
+    logit_bias: start value of a learned bias that all logits share; None for no bias. One sigmoid per class needs it,
+        for most classes are absent.
     """
 
     def __init__(
         self, width: int, num_classes: int, pool_type: str = "avg", drop_rate: float = 0.0, tau: float = 10.0,
-        device: _Device = None, dtype: _Dtype = None,
+        centred: bool = False, logit_bias: float | None = None, device: _Device = None, dtype: _Dtype = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.width = width
         self.drop_rate = drop_rate
+        self.centred = centred
         self.log_tau = nn.Parameter(torch.tensor(math.log(tau), device=device, dtype=dtype))
+        bias = None if logit_bias is None else torch.tensor(logit_bias, device=device, dtype=dtype)
+        self.logit_bias = None if bias is None else nn.Parameter(bias)
         self.reset(num_classes, pool_type)
 
     def reset(self, num_classes: int, pool_type: str | None = None) -> None:
@@ -218,14 +232,15 @@ class ClassMapHead(nn.Module):
             self.pool_type = pool_type
 
     def class_maps(self, x: Tensor) -> Tensor:
-        """Trunk `(B, C, H, W)` to the class maps `M_c`, `(B, K, H, W)`."""
+        """Trunk `(B, C, H, W)` to the class maps `M_c`, `(B, K, H, W)`; centred ones where the head is so."""
         if self.num_classes == 0:
             raise ValueError("num_classes=0 has no class maps; call reset_classifier(num_classes) first.")
         return self._group_mean(_at_least_float32(x))
 
     def _group_mean(self, x: Tensor) -> Tensor:
         x = x[:, : self.num_classes * self.group_size]
-        return x.reshape(x.shape[0], self.num_classes, self.group_size, x.shape[2], x.shape[3]).mean(2)
+        maps = x.reshape(x.shape[0], self.num_classes, self.group_size, x.shape[2], x.shape[3]).mean(2)
+        return maps - maps.mean(1, keepdim=True) if self.centred and self.num_classes > 1 else maps
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         dtype = x.dtype
@@ -235,6 +250,8 @@ class ClassMapHead(nn.Module):
         x = F.dropout(x, self.drop_rate, self.training)
         if not pre_logits and self.num_classes > 0:
             x = self._group_mean(x) * self.log_tau.to(x.dtype).exp()
+            if self.logit_bias is not None:
+                x = x + self.logit_bias.to(x.dtype)
         return (x.flatten(1) if self.pool_type == "avg" else x).to(dtype)
 
 
@@ -297,11 +314,17 @@ class FeatureAlignedCNN(nn.Module):
         pools: stages that begin with a 2x2 average pooling.
         alpha, skip, learn_alpha: see `DampenedSkip`.
         tau: initial temperature of the head.
+        signed_blocks: so many of the last blocks have signed branches, see `DampenedBlock`.
+        centred, logit_bias: see `ClassMapHead`.
+        output: what makes probabilities of the logits, 'softmax' or 'sigmoid' (one yes-or-no question per class, for
+            training with binary cross-entropy).
         drop_rate: dropout of the pooled channels.
         drop_path_rate: stochastic depth of the branches.
         backbone: name of a timm model for the hybrid; replaces the lift. None for a pure FA-CNN.
         backbone_pretrained: load timm's weights of that backbone.
     """
+
+    explanation = "class_map"
 
     def __init__(
         self,
@@ -318,6 +341,10 @@ class FeatureAlignedCNN(nn.Module):
         skip: str = "convex",
         learn_alpha: bool = False,
         tau: float = 10.0,
+        signed_blocks: int = 0,
+        centred: bool = False,
+        logit_bias: float | None = None,
+        output: str = "softmax",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         norm_layer: type[nn.Module] = nn.BatchNorm2d,
@@ -332,11 +359,16 @@ class FeatureAlignedCNN(nn.Module):
             raise ValueError(f"layers={layers} and branch_widths={branch_widths} must name the same number of stages.")
         if any(not 0 <= stage < len(layers) for stage in pools):
             raise ValueError(f"pools={pools} names a stage that does not exist, expected 0 to {len(layers) - 1}.")
+        if not 0 <= signed_blocks <= sum(layers):
+            raise ValueError(f"signed_blocks={signed_blocks} is out of range, expected 0 to {sum(layers)}.")
+        if output not in ("softmax", "sigmoid"):
+            raise ValueError(f"output={output!r} is unknown, expected 'softmax' or 'sigmoid'.")
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         norm_act: dict[str, Any] = {"norm_layer": norm_layer, "act_layer": act_layer}
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.num_features = self.head_hidden_size = trunk_width
+        self.output = output
         self.grad_checkpointing = False
 
         if backbone is None:
@@ -351,18 +383,20 @@ class FeatureAlignedCNN(nn.Module):
 
         stages = []
         drop_rates = iter(calculate_drop_path_rates(drop_path_rate, sum(layers)))
+        signed = iter(k >= sum(layers) - signed_blocks for k in range(sum(layers)))
         for i, depth in enumerate(layers):
             blocks: list[nn.Module] = [
                 DampenedBlock(
-                    trunk_width, branch_widths[i], branch, alpha, skip, learn_alpha, next(drop_rates), **norm_act, **dd
+                    trunk_width, branch_widths[i], branch, alpha, skip, learn_alpha, next(drop_rates), next(signed),
+                    **norm_act, **dd,
                 )
                 for _ in range(depth)
-            ]
+            ]  # fmt: skip
             stages.append(AlignedStage(blocks, pool=i in pools))
             reduction *= 2 if i in pools else 1
             self.feature_info.append(dict(num_chs=trunk_width, reduction=reduction, module=f"stages.{i}"))
         self.stages = nn.Sequential(*stages)
-        self.head = ClassMapHead(trunk_width, num_classes, global_pool, drop_rate, tau, **dd)
+        self.head = ClassMapHead(trunk_width, num_classes, global_pool, drop_rate, tau, centred, logit_bias, **dd)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -435,10 +469,15 @@ class FeatureAlignedCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
+    @property
+    def logit_bias(self) -> Tensor | float:
+        """What the logits have besides their maps: the head's bias, 0 without one."""
+        return 0.0 if self.head.logit_bias is None else self.head.logit_bias.detach()
+
     def class_maps(self, x: Tensor) -> list[Tensor]:
         """Class maps after every block, `M_c^l` of shape `(B, K, h_l, w_l)`, from one forward pass.
 
-        Signed, in at least fp32. The logits are `tau` times the spatial mean of the last entry.
+        Signed, in at least fp32. The logits are `tau` times the spatial mean of the last entry, plus `logit_bias`.
         """
         x = self.stem(x)
         maps = []

@@ -12,7 +12,7 @@ from typing import Any
 import timm
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, broadcast_object_list
 from safetensors.torch import load_file, save_file
 from timm.loss import create_classification_loss
 from timm.optim import create_optimizer_v2
@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from timm_interpretable.data.datasets import open_split
 from timm_interpretable.data.images import squash_transform
-from timm_interpretable.models.coda_net import CoDANet, with_more_ranks
 from timm_interpretable.models.weights import sha256
 from timm_interpretable.train.curves import save_curves
 from timm_interpretable.train.pipeline import SeededImages, train_loader
+from timm_interpretable.train.precision import PRECISIONS, cheaper_precision, optimizer_share
 from timm_interpretable.train.recipes import Recipe
 
 _COLUMNS = ("epoch", "size", "lr", "train_loss", "eval_accuracy", "seconds", "cpu_seconds")
@@ -41,17 +41,22 @@ class Trainer:
 
     initial: `model.safetensors` of the run that the recipe follows; its `result.json` lies beside it.
     compile: run training steps through `torch.compile`.
+    precision: 'fp32', 'bf16' (autocast), or 'auto' for the one that a step measured here is faster in. A run that goes
+        on keeps its choice.
+
+    Raises:
+        ValueError: recipe, data, initial weights or options do not belong together.
     """
 
     def __init__(
-        self, recipe: Recipe, data_dir: Path, out: Path, workers: int = 2, cpu: bool = False, bf16: bool = True,
+        self, recipe: Recipe, data_dir: Path, out: Path, workers: int = 2, cpu: bool = False, precision: str = "auto",
         initial: Path | None = None, compile: bool = False,
     ) -> None:  # fmt: skip
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r} is unknown, expected one of {', '.join(PRECISIONS)}.")
         self.recipe, self.data_dir, self.out = recipe, data_dir, out
         self.previous = previous_result(recipe, initial)
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if bf16 else "no", cpu=cpu or not torch.cuda.is_available()
-        )
+        self.accelerator = Accelerator(cpu=cpu or not torch.cuda.is_available())
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
         images = SeededImages(data_dir, recipe)
         if len(images.classes) != recipe.num_classes:
@@ -68,8 +73,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         model = timm.create_model(recipe.model, num_classes=recipe.num_classes, **recipe.model_args)
         if initial is not None:
-            state = load_file(initial)
-            model.load_state_dict(with_more_ranks(state, model) if isinstance(model, CoDANet) else state)
+            load_initial(model, initial)
         model = model.to(self.accelerator.device, memory_format=torch.channels_last)
         if world_size > 1 and self.accelerator.device.type == "cuda":
             model = timm.layers.convert_sync_batchnorm(model)
@@ -81,6 +85,8 @@ class Trainer:
             optimizer, sched="cosine", num_epochs=recipe.epochs, warmup_epochs=recipe.warmup_epochs,
             warmup_lr=recipe.lr / 100, min_lr=recipe.lr / 1000, step_on_epochs=False, updates_per_epoch=steps,
         )  # fmt: skip
+        self.precision = self._chosen_precision(precision, model)
+        self.optimizer_seconds = self.step_seconds = 0.0
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.compile = compile
         self.train_forward = torch.compile(self.model) if compile else self.model
@@ -90,6 +96,23 @@ class Trainer:
     @property
     def _checkpoint(self) -> Path:
         return self.out / "last.pt"
+
+    def _chosen_precision(self, asked: str, model: nn.Module) -> str:
+        """What was asked for, what the run has chosen before, or what is faster here; the same in all processes."""
+        if asked != "auto":
+            return asked
+        if self._checkpoint.is_file():
+            return str(torch.load(self._checkpoint, map_location="cpu", weights_only=True)["precision"])
+        found, line = cheaper_precision(model, self.recipe.size_at(0), self.accelerator.device)
+        self._say(line)
+        return str(broadcast_object_list([found])[0])
+
+    def _say(self, line: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(line)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def run(self, stop_after: int | None = None) -> float | None:
         """Train to the end of the recipe, or to epoch `stop_after`; the final accuracy, None when not yet there."""
@@ -132,6 +155,8 @@ class Trainer:
         if not torch.isfinite(torch.tensor(loss)):
             raise FloatingPointError(f"The training loss became {loss} in epoch {self.epoch + 1}.")
         seconds, cpu_seconds = time.time() - start, time.process_time() - cpu_start
+        if self.epoch == 0:
+            self._say(optimizer_share(self.optimizer_seconds, self.step_seconds))
         self.epoch += 1
         due = self.epoch % self.recipe.eval_every == 0 or self.epoch == self.recipe.epochs
         row = (
@@ -143,7 +168,8 @@ class Trainer:
     def _step(self, images: Tensor, labels: Tensor, factor: float) -> Tensor:
         images = images.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(self.accelerator.device, non_blocking=True)
-        with self.accelerator.autocast():
+        start = time.perf_counter()
+        with self._autocast():
             logits = self.train_forward(images).float()
         if factor != 1:
             bias = self.accelerator.unwrap_model(self.model).logit_bias
@@ -151,8 +177,11 @@ class Trainer:
         loss = self.criterion(logits, labels)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
+        before = time.perf_counter()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.optimizer_seconds += time.perf_counter() - before
+        self.step_seconds += time.perf_counter() - start
         return loss.detach()
 
     @torch.no_grad()
@@ -164,7 +193,7 @@ class Trainer:
         counts = torch.zeros(2, device=self.accelerator.device)
         for images, labels in self.eval_loader:
             images = images.to(self.accelerator.device, memory_format=torch.channels_last)
-            with self.accelerator.autocast():
+            with self._autocast():
                 correct = self.ema.module(images).argmax(1) == labels.to(self.accelerator.device)
             counts += torch.tensor([correct.sum(), len(labels)], device=counts.device)
         right, seen = self.accelerator.reduce(counts, "sum").tolist()
@@ -174,6 +203,7 @@ class Trainer:
         return {
             "recipe": dataclasses.asdict(self.recipe),
             "epoch": self.epoch,
+            "precision": self.precision,
             "history": self.history,
             "model": self.accelerator.unwrap_model(self.model).state_dict(),
             "ema": self.ema.module.state_dict(),
@@ -215,6 +245,7 @@ class Trainer:
             "minutes": sum(row["seconds"] for row in self.history) / 60,
             "cpu_minutes": sum(row["cpu_seconds"] for row in self.history) / 60,
             "compile": self.compile,
+            "precision": self.precision,
             "hardware": hardware(self.accelerator),
             "torch": torch.__version__,
             "timm": timm.__version__,
@@ -240,6 +271,22 @@ def previous_result(recipe: Recipe, initial: Path | None) -> dict[str, Any] | No
             f"{initial} was trained by {result['recipe']['name']}, expected {recipe.follows or 'no initial weights'}."
         )
     return result
+
+
+def load_initial(model: nn.Module, weights: Path) -> None:
+    """Load the weights of an earlier run; scalars that only this model has, such as a bias of its logits, stay.
+
+    Raises:
+        ValueError: the weights are those of another architecture.
+    """
+    result = model.load_state_dict(load_file(weights), strict=False)
+    own = dict(model.named_parameters())
+    missing = [name for name in result.missing_keys if name not in own or own[name].ndim > 0]
+    if missing or result.unexpected_keys:
+        raise ValueError(
+            f"{weights} does not fit {type(model).__name__}: it lacks {missing or 'nothing'}, and has "
+            f"{result.unexpected_keys or 'nothing'} that the model does not have."
+        )
 
 
 def released_state(model: nn.Module) -> dict[str, Tensor]:

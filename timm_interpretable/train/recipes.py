@@ -66,9 +66,15 @@ class Recipe:
 
 _IMAGENET_STATS: dict[str, Any] = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
-_facnn_imagenette = Recipe(
-    name="facnn_resnet18.imagenette",
+# FA-CNNs are trained in two runs. The first learns to classify, with the softmax and Muon, which is good at that; its
+# maps show what all classes share, and point badly. The second turns the evidence to the classes: one sigmoid per
+# class, maps less their mean over the classes, a last block that can take evidence away, and AdamW.
+_SOFTMAX: dict[str, Any] = dict(signed_blocks=0, centred=False, logit_bias=None, output="softmax")
+
+_facnn_imagenette_start = Recipe(
+    name="facnn_resnet18_start.imagenette",
     model="facnn_resnet18.imagenette",
+    model_args=_SOFTMAX,
     num_classes=10,
     epochs=30,
     sizes=((0, 96), (12, 128), (24, 160)),
@@ -78,9 +84,25 @@ _facnn_imagenette = Recipe(
     lr=1.2e-2,
     eval_every=10,
 )
-_facnn_cifar10 = Recipe(
-    name="facnn_resnet18.cifar10",
+_facnn_imagenette = replace(
+    _facnn_imagenette_start,
+    name="facnn_resnet18.imagenette",
+    follows="facnn_resnet18_start.imagenette",
+    model_args={},
+    epochs=8,
+    sizes=((0, 128), (5, 160)),
+    eval_size=192,
+    opt="adamw",
+    lr=1e-3,
+    warmup_epochs=0.5,
+    smoothing=0.0,
+    loss="bce",
+    eval_every=4,
+)
+_facnn_cifar10_start = Recipe(
+    name="facnn_resnet18_start.cifar10",
     model="facnn_resnet18.cifar10",
+    model_args=_SOFTMAX,
     num_classes=10,
     epochs=22,
     sizes=((0, 24), (10, 32)),
@@ -93,16 +115,40 @@ _facnn_cifar10 = Recipe(
     crop="pad",
     eval_every=10,
 )
+_facnn_cifar10 = replace(
+    _facnn_cifar10_start,
+    name="facnn_resnet18.cifar10",
+    follows="facnn_resnet18_start.cifar10",
+    model_args={},
+    epochs=6,
+    sizes=((0, 32),),
+    opt="adamw",
+    lr=1e-3,
+    warmup_epochs=0.25,
+    smoothing=0.0,
+    loss="bce",
+    eval_every=2,
+)
 
 # The baselines: as many epochs as take the FA-CNN's time. Muon's orthogonalisation of ResNet-18's wide kernels takes
 # .54 s a step on one core: less than a step on Imagenette, nearly three times one on CIFAR-10. So there AdamW.
 _resnet18_imagenette = replace(
-    _facnn_imagenette.with_epochs(15), name="resnet18.imagenette", model="resnet18", eval_every=5, **_IMAGENET_STATS
+    _facnn_imagenette_start.with_epochs(15),
+    name="resnet18.imagenette",
+    model="resnet18",
+    model_args={},
+    eval_every=5,
+    **_IMAGENET_STATS,
 )
 _resnet18_cifar10 = replace(
-    _facnn_cifar10.with_epochs(37), name="resnet18.cifar10", model="resnet18", opt="adamw", lr=2e-3,
+    _facnn_cifar10_start.with_epochs(37),
+    name="resnet18.cifar10",
+    model="resnet18",
+    model_args={},
+    opt="adamw",
+    lr=2e-3,
     **_IMAGENET_STATS,
-)  # fmt: skip
+)
 
 # CoDA-Nets: binary cross-entropy as in the paper. Small images first, since the cost grows with the area and the layers
 # take any size.
@@ -146,7 +192,9 @@ _resnet18_quick = replace(
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
+        _facnn_imagenette_start,
         _facnn_imagenette,
+        _facnn_cifar10_start,
         _facnn_cifar10,
         _coda_net_cifar10,
         _coda_net_imagenette,

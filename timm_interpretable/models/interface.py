@@ -1,0 +1,55 @@
+"""What a model says about itself, so that nothing else has to guess its family
+
+A model of this package has three things besides timm's contract:
+
+* `explanation`: the key of its own explanation in `timm_interpretable.attr.catalogue`, such as `"class_map"`;
+* `output`: what turns its logits into probabilities, `"softmax"` or `"sigmoid"` (one yes-or-no question per class);
+* where it encodes its images first, `encoding`, a module, and `forward_encoded`, the rest of the network.
+
+Ordinary timm models have none of them, and the functions below answer for those too.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["class_probabilities", "encode", "explanation_of", "forward_encoded", "has_encoding", "plain_model"]
+
+
+def plain_model(model: Any) -> Any:
+    """The module behind `torch.compile`, `DataParallel` and `DistributedDataParallel`; anything else as it is."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(model, nn.Module) and "_orig_mod" in model._modules:  # torch.compile
+            model = model._orig_mod
+        else:
+            return model
+
+
+def explanation_of(model: Any) -> str | None:
+    """The key of the model's own explanation in the catalogue; None for a model that has none."""
+    return getattr(plain_model(model), "explanation", None)
+
+
+def class_probabilities(model: Any, logits: Tensor) -> Tensor:
+    """Probabilities of logits `(..., K)`: a sigmoid for each class, or the softmax over all, as the model says."""
+    sigmoid = getattr(plain_model(model), "output", "softmax") == "sigmoid"
+    return logits.sigmoid() if sigmoid else logits.softmax(-1)
+
+
+def has_encoding(model: Any) -> bool:
+    """Whether the network sees an encoding of its images, in which an absent pixel is zero in every channel."""
+    return getattr(plain_model(model), "encoding", None) is not None
+
+
+def encode(model: Any, images: Tensor) -> Tensor:
+    """What the network sees of images `(B, C, H, W)`: its encoding `(B, C', H, W)`, or the images themselves."""
+    encoded: Tensor = plain_model(model).encoding(images) if has_encoding(model) else images
+    return encoded
+
+
+def forward_encoded(model: Any, encoded: Tensor) -> Tensor:
+    """Logits `(B, K)` of what `encode` gives. With it, `forward_encoded(model, encode(model, x))` is `model(x)`."""
+    logits: Tensor = plain_model(model).forward_encoded(encoded) if has_encoding(model) else model(encoded)
+    return logits
