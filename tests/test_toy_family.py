@@ -90,7 +90,7 @@ def test_explain_knows_a_family_that_was_added(toy, photos, tmp_path, monkeypatc
 
 
 def test_benchmark_knows_a_family_that_was_added(toy, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark_command, "load_any", lambda *args, **kwargs: (toy, {}))
+    monkeypatch.setattr(benchmark_command, "load_any", lambda *args, **kwargs: toy)
     args = ["benchmark", "--data-dir", str(photos.parent), "--models", "toy", "--methods", "toy_map,random"]
     args += ["--metrics", "removal", "--images", "6", "--device", "cpu", "--out", str(tmp_path / "bench")]
     result = CliRunner().invoke(app, args)

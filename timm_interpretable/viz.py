@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 __all__ = [
-    "COLOURS", "ValueRange", "elide", "explanation_figure", "heat_layer", "overlay", "spelled", "value_range",
+    "COLOURS", "ValueRange", "elide", "explanation_figure", "heat_layer", "is_flat", "overlay", "spelled", "value_range",
     "verification_figure", "weight_picture", "without_outliers",
 ]  # fmt: skip
 
@@ -44,7 +44,12 @@ _PER_ROW = 9  # panels through depth, at most
 _GREY = 0.55  # what the colour bar shows behind the see-through end of the colours
 
 
-def overlay(image: Array | Tensor, class_map: Array | Tensor, colours: tuple[str, str] = COLOURS) -> Array:
+def overlay(
+    image: Array | Tensor,
+    class_map: Array | Tensor,
+    colours: tuple[str, str] = COLOURS,
+    signed: bool | None = None,
+) -> Array:
     """A class map as heat on the grey picture, 8-bit RGB of the picture's size.
 
     Negative values are blue and positive ones red, symmetric about 0; a map without negative values runs from purple to
@@ -55,9 +60,11 @@ def overlay(image: Array | Tensor, class_map: Array | Tensor, colours: tuple[str
         image: 8-bit RGB picture `(H, W, 3)`.
         class_map: signed map `(h, w)` of any size; enlarged bilinearly.
         colours: matplotlib's names, for signed maps and for maps without negative values.
+        signed: which of the two this is; None for what its values are. One of several maps whose colours should mean
+            the same is signed if any of them is.
     """
     picture = _picture(image)
-    heat = _heat_colours(_map(class_map), picture.shape[:2], colours)
+    heat = _heat_colours(_map(class_map), picture.shape[:2], colours, signed)
     grey = picture @ np.array([0.299, 0.587, 0.114]) / 255
     # lifted shadows: on black, colour would be hard to tell apart
     grey = (0.15 + 0.80 * grey)[..., None]
@@ -66,17 +73,20 @@ def overlay(image: Array | Tensor, class_map: Array | Tensor, colours: tuple[str
 
 
 def heat_layer(
-    class_map: Array | Tensor, size: tuple[int, int] | None = None, colours: tuple[str, str] = COLOURS
+    class_map: Array | Tensor,
+    size: tuple[int, int] | None = None,
+    colours: tuple[str, str] = COLOURS,
+    signed: bool | None = None,
 ) -> Array:
     """The heat alone, to be laid over a picture: 8-bit RGBA `(H, W, 4)`; what `overlay` mixes in.
 
     Args:
         class_map: signed map `(h, w)`; enlarged bilinearly.
         size: height and width; those of the map by default.
-        colours: matplotlib's names, for signed maps and for maps without negative values.
+        colours, signed: as in `overlay`.
     """
     values = _map(class_map)
-    return (_heat_colours(values, size or values.shape, colours) * 255).round().astype(np.uint8)
+    return (_heat_colours(values, size or values.shape, colours, signed) * 255).round().astype(np.uint8)
 
 
 def weight_picture(weights: Array | Tensor, contribution: Array | Tensor, percentile: float = 99.5) -> Array:
@@ -254,6 +264,11 @@ def value_range(low: float, high: float) -> ValueRange:
     return _value_range(low, high, power, _decimals(max(abs(low), abs(high)), power))
 
 
+def is_flat(values: Array) -> bool:
+    """Whether a map is the same everywhere, to rounding: it then shows nothing, whatever its level."""
+    return float(values.max() - values.min()) <= 1e-6 * _peak(values)
+
+
 def without_outliers(values: Array, quantile: float = 0.995, factor: float = 2.0) -> Array:
     """The map, clipped at a quantile of its absolute values if its largest value is more than `factor` times that.
 
@@ -328,31 +343,34 @@ def _color_bar(ax: Axes, values: Array, label: str, width: int) -> None:
     bar.set_label("\n".join(textwrap.wrap(label + unit, width)), fontsize=12, color=_INK, labelpad=6)
 
 
-def _heat_colours(values: Array, size: tuple[int, ...], names: tuple[str, str]) -> Array:
+def _heat_colours(values: Array, size: tuple[int, ...], names: tuple[str, str], signed: bool | None) -> Array:
     height, width = size
     if values.shape != (height, width):
         values = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
-    colors, norm = _heat(values, names)
+    colors, norm = _heat(values, names, signed)
     return np.asarray(colors(norm(values)))
 
 
-def _heat(values: Array, names: tuple[str, str] = COLOURS) -> tuple[Colormap, Normalize]:
+def _heat(values: Array, names: tuple[str, str] = COLOURS, signed: bool | None = None) -> tuple[Colormap, Normalize]:
     """Colours with opacity that grows with the distance from 0, and the scale for them.
 
     A map without negative values starts at its minimum: a level that all positions share tells them not apart.
     """
-    signed = bool(values.min() < 0)
-    low, peak = _limits(values, signed)
+    signed = bool(values.min() < 0) if signed is None else signed
+    low, high = _limits(values, signed)
     steps = np.linspace(-1, 1, 511) if signed else np.linspace(0, 1, 256)
     rgba = matplotlib.colormaps[names[0 if signed else 1]]((steps + 1) / 2 if signed else 0.25 + 0.7 * steps)
     rgba[:, 3] = 0.05 + 0.75 * np.abs(steps)
-    return ListedColormap(rgba), Normalize(low, peak)
+    return ListedColormap(rgba), Normalize(low, high)
 
 
 def _limits(values: Array, signed: bool) -> tuple[float, float]:
     """What the first and the last colour stand for; never the same, so that maps in any units can be divided by it."""
     peak = _peak(values) or 1.0
-    return (-peak if signed else min(float(values.min()), peak * (1 - 1e-6))), peak
+    if signed:
+        return -peak, peak
+    low = float(values.min())
+    return low, (low + peak if is_flat(values) else peak)
 
 
 def _peak(values: Array) -> float:
@@ -419,7 +437,7 @@ def _ranges(maps: Sequence[Array]) -> list[str]:
     """The range of every map, all with the same decimals, which the smaller maps of a row need."""
     peaks = [peak for peak in map(_peak, maps) if peak > 0] or [0.0]
     power = _power(max(peaks))
-    digits = min(_decimals(min(peaks), power), _decimals(max(peaks), power) + 2)
+    digits = min(_decimals(min(peaks), power), _decimals(max(peaks), power) + 2, 4)  # more would not fit
     return [str(_value_range(float(one.min()), float(one.max()), power, digits)) for one in maps]
 
 

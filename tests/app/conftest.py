@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from timm_interpretable.app.images import Picture, read_picture
+from timm_interpretable.app.models import Models
 from timm_interpretable.app.settings import Settings
 from timm_interpretable.data.images import sample_images
 
@@ -21,14 +22,15 @@ class Served:
     page: Any  # gr.Blocks
 
 
-def start(settings: Settings, cache: Path | None = None):
+def start(settings: Settings, models: Models | None = None):
     """A generator: the served application, closed at the end."""
     pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
-    from timm_interpretable.app.page import build, bundled_examples, launch_options, private_cache
+    from timm_interpretable.app.examples import bundled_examples
+    from timm_interpretable.app.page import build, launch_options, private_cache
     from timm_interpretable.app.service import Service
 
-    cache = cache or private_cache()
-    service = Service(settings)
+    cache = private_cache()
+    service = Service(settings, models)
     examples = bundled_examples()
     page = build(service, examples)
     _, url, _ = page.launch(

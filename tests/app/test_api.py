@@ -17,6 +17,7 @@ from PIL import Image
 
 from timm_interpretable.app.engine import Choice
 from timm_interpretable.app.images import read_picture
+from timm_interpretable.attr import methods_for
 from timm_interpretable.data.images import eval_transform
 
 from .conftest import SAMPLES
@@ -43,7 +44,7 @@ def test_a_picture_alone_is_enough_to_explain(client):
     assert told["method"] == "class_map"
     assert told["target"] == "golf ball"
     assert told["completeness"] == "exact"
-    np.testing.assert_allclose([told["logit"], told["sum"]], [logits.max()] * 2, rtol=1e-3)
+    np.testing.assert_allclose([told["logit"], told["sum"]], [logits.max(), logits.max() - logits.mean()], rtol=1e-3)
     np.testing.assert_allclose(told["probabilities"]["golf ball"], logits.softmax(0).max(), rtol=1e-3)
     assert Image.open(overlay).size == (320, 320)
 
@@ -61,7 +62,7 @@ def test_every_option_of_explain(client):
 def test_a_picture_alone_is_enough_to_compare(client):
     told, gallery = client.predict(GOLF, api_name="/compare")
     assert [(one["model"].partition("_")[0], one["method"]) for one in told] == [
-        ("facnn", "class_map"), ("coda", "contributions"), ("facnn", "contrast")
+        ("facnn", "class_map"), ("coda", "contributions"), ("facnn", "grad_cam")
     ]  # fmt: skip
     assert len(gallery) == 3
     assert gallery[0]["caption"] == "FA-CNN, Imagenette: class map"
@@ -69,6 +70,16 @@ def test_a_picture_alone_is_enough_to_compare(client):
         GOLF, ["facnn_resnet18.cifar10", "coda_net_s.cifar10:grad_cam"], "ship", api_name="/compare"
     )
     assert [one["target"] for one in told] == ["ship"] * 2
+
+
+def test_methods_are_those_of_the_catalogue(client, served):
+    listed = client.predict(api_name="/methods")
+    assert [one["model"] for one in listed] == [entry.name for entry in served.service.engine.models.entries]
+    for one in listed:
+        methods = methods_for(timm.create_model(one["model"]))
+        assert [(m["key"], m["title"], m["cost"]) for m in one["methods"]] == [
+            (key, method.title, method.cost.value) for key, method in methods.items()
+        ]
 
 
 def test_two_pictures_are_enough_to_verify(client, tmp_path):
@@ -106,10 +117,10 @@ def test_too_many_and_wrong_explanations(client):
 
 def test_every_endpoint_is_documented(served):
     endpoints = httpx.get(f"{served.url}/gradio_api/info").json()["named_endpoints"]
-    assert set(endpoints) == {"/explain", "/compare", "/verify"}
+    assert set(endpoints) == {"/methods", "/explain", "/compare", "/verify"}
     for name, endpoint in endpoints.items():
         assert "Returns" in endpoint["description"]
-        pictures = 2 if name == "/verify" else 1
+        pictures = {"/verify": 2, "/methods": 0}.get(name, 1)
         assert all(p["parameter_has_default"] for p in endpoint["parameters"][pictures:])
 
 
@@ -200,11 +211,11 @@ def test_a_picture_inside_the_request(served):
 
 
 def test_results_are_the_same_for_everyone_and_computed_once(client, served, monkeypatch):
-    from timm_interpretable.app import methods
+    from timm_interpretable.app import engine
 
     calls = []
-    real = methods.look
-    monkeypatch.setattr(methods, "look", lambda *a: calls.append(1) or real(*a))
+    real = engine.predict
+    monkeypatch.setattr(engine, "predict", lambda *a: calls.append(1) or real(*a))
     picture = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 50).convert("RGB")
     path = served.cache.parent / f"mandelbrot-{os.getpid()}.png"
     picture.save(path)
@@ -217,7 +228,7 @@ def test_results_are_the_same_for_everyone_and_computed_once(client, served, mon
 
 def test_a_client_that_dies_frees_its_place(served, tmp_path):
     """A stream that is cut off in the middle of a slow method: the computation ends, and the lane is free."""
-    desk = served.service.engine.desk
+    jobs = served.service.engine.jobs
     picture = Image.effect_noise((48, 48), 90).convert("RGB")
     picture.save(tmp_path / "noise.png")
     files = {"files": ("noise.png", (tmp_path / "noise.png").read_bytes(), "image/png")}
@@ -227,18 +238,18 @@ def test_a_client_that_dies_frees_its_place(served, tmp_path):
     event = httpx.post(f"{served.url}/gradio_api/call/explain", json=body).json()["event_id"]
     with httpx.stream("GET", f"{served.url}/gradio_api/call/explain/{event}", timeout=30) as stream:
         for line in stream.iter_lines():  # signs of life
-            if "generating" in line and desk.busy():
+            if "generating" in line and jobs.busy():
                 break
     deadline = time.monotonic() + 30
-    while desk.busy() and time.monotonic() < deadline:
+    while jobs.busy() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert desk.busy() == 0
+    assert jobs.busy() == 0
     key = (read_picture(tmp_path / "noise.png", served.service.settings).digest, "facnn_resnet18.imagenette", "rise")
-    assert not any(k[:3] == key for k in served.service.engine.kept._values)  # it did not run to its end
+    assert not any(k[:3] == key for k in served.service.engine.cache._values)  # it did not run to its end
     found = served.service.engine.explain(
         read_picture(tmp_path / "noise.png", served.service.settings), Choice("facnn_resnet18.cifar10", "class_map")
     )
-    assert np.isfinite(found.values).all()
+    assert np.isfinite(found.map.values).all()
 
 
 def test_nothing_escapes_the_cleaning(client, served):
@@ -266,7 +277,7 @@ def test_what_the_page_does_not_use_is_not_there(served):
     assert httpx.get(f"{served.url}/monitoring").status_code in (403, 404)
 
 
-def test_files_go_with_the_page_that_sent_them(served, tmp_path):
+def test_files_go_with_the_page_that_sent_them(served, tmp_path, monkeypatch):
     """As a page does it: a heartbeat that ends tells the server that the page was closed."""
     Image.effect_noise((40, 40), 60).convert("RGB").save(tmp_path / "mine.png")
     files = {"files": ("mine.png", (tmp_path / "mine.png").read_bytes(), "image/png")}
@@ -292,19 +303,13 @@ def test_files_go_with_the_page_that_sent_them(served, tmp_path):
             if "process_completed" in line:
                 assert json.loads(line[6:])["success"]
                 break
-    assert service.shelf.get(session).rgb.size == (40, 40)
+    assert service.sessions.pictures.get((session, "picture")).rgb.size == (40, 40)
     assert Path(path).exists()
-    import timm_interpretable.app.shelf as shelf
-
-    old, shelf._IN_TRANSIT = shelf._IN_TRANSIT, 0.0
-    try:
-        ended.set()
-        beat.join()
-        deadline = time.monotonic() + 30
-        while Path(path).exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-    finally:
-        shelf._IN_TRANSIT = old
+    monkeypatch.setattr("timm_interpretable.app.sessions._IN_TRANSIT", 0.0)
+    ended.set()
+    beat.join()
+    deadline = time.monotonic() + 30
+    while Path(path).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not Path(path).exists()
-    with pytest.raises(ValueError, match="choose one"):
-        service.shelf.get(session)
+    assert (session, "picture") not in service.sessions.pictures

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from timm_interpretable.app.engine import predict
 from timm_interpretable.app.images import PictureError, read_data_url, read_picture
-from timm_interpretable.app.methods import look
-from timm_interpretable.app.models import CATALOGUE, Model
+from timm_interpretable.app.models import Model, Models
 
 
 def saved(tmp_path, image: Image.Image, name: str = "picture.png", **kwargs):
@@ -135,9 +135,9 @@ def test_transparent_parts_are_white(tmp_path, settings):
 def test_odd_shapes_can_be_explained(tmp_path, settings, size, facnn_model):
     picture = read_picture(saved(tmp_path, Image.new("RGB", size, "green")), settings)
     assert max(picture.rgb.size) <= settings.side
-    seen = look(facnn_model, picture.rgb)
-    assert np.isfinite(seen.logits).all()
-    assert seen.seen.shape == (32, 32, 3)
+    prediction = predict(facnn_model, picture.rgb)
+    assert np.isfinite(prediction.logits).all()
+    assert prediction.seen.shape == (32, 32, 3)
 
 
 def test_large_pictures_are_reduced_and_small_ones_left(tmp_path, settings):
@@ -167,8 +167,4 @@ def test_data_urls(settings):
 
 @pytest.fixture(scope="module")
 def facnn_model() -> Model:
-    import timm
-    import torch
-
-    entry = next(e for e in CATALOGUE if e.name == "facnn_resnet18.cifar10")
-    return Model(entry, timm.create_model(entry.name, pretrained=True), torch.device("cpu"))
+    return Models().get("facnn_resnet18.cifar10")

@@ -1,11 +1,12 @@
 """The contract that every attribution here keeps; a test class per method subclasses `AttributionContract`."""
 
 import copy
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from captum.attr import Attribution, NoiseTunnel
+from captum.attr import Attribution, LayerAttribution, NoiseTunnel
 from captum.metrics import infidelity, sensitivity_max
 from torch import nn
 
@@ -36,12 +37,15 @@ class AttributionContract:
     def attribute(self, model, images, target=1, **kwargs):
         return self.method(model).attribute(images, target=target, **kwargs)
 
+    def shape(self, images):
+        return images.shape
+
     @pytest.fixture
     def expected(self, model, images):
         return self.attribute(model, images)
 
-    def test_result_is_a_plain_tensor_of_the_input_shape(self, images, expected):
-        assert expected.shape == images.shape
+    def test_result_is_a_plain_tensor(self, images, expected):
+        assert expected.shape == self.shape(images)
         assert expected.dtype == torch.float32
         assert expected.is_contiguous()
         assert not expected.requires_grad
@@ -131,6 +135,23 @@ class AttributionContract:
             parallel = list(pool.map(lambda t: method.attribute(images, target=t), targets))
         torch.testing.assert_close(parallel, serial, rtol=0, atol=0)
 
+    @pytest.mark.parametrize("training", [False, True])
+    def test_what_cannot_be_copied_is_shared(self, model, images, expected, training):
+        model.train(training)
+        model.kept = {"of an earlier pass": [2 * torch.ones(3, requires_grad=True)]}
+        model.lock = threading.Lock()
+        torch.testing.assert_close(self.attribute(model, images), expected)
+        assert model.training == training
+
+    def test_no_nan_goes_unnoticed(self, model, images):
+        spoiled = images.clone()
+        spoiled[1, 0, 3, 3] = torch.nan
+        with pytest.raises(ValueError, match=r"of images 1 of the batch are not finite: the inputs hold NaN"):
+            self.attribute(model, spoiled)
+        next(model.parameters()).data.fill_(torch.inf)
+        with pytest.raises(ValueError, match=r"of the batch are not finite: \S+ of the model holds NaN or infinity"):
+            self.attribute(model, images)
+
     def test_target_errors(self, model, images):
         with pytest.raises(AssertionError, match="Target not provided"):
             self.attribute(model, images, None)
@@ -158,8 +179,12 @@ class AttributionContract:
         quiet = tunnel.attribute(images, nt_samples=2, stdevs=1e-6, target=1)
         torch.testing.assert_close(quiet, expected, rtol=1e-2, atol=1e-3 * expected.abs().max().item())
         loud = tunnel.attribute((images,), nt_type="vargrad", nt_samples=2, stdevs=0.1, target=[0, 1, 2])
-        assert loud[0].shape == images.shape
+        assert loud[0].shape == self.shape(images)
         assert loud[0].max() > 0
+        parts = tunnel.attribute(
+            images, nt_samples=3, nt_samples_batch_size=2, stdevs=1e-6, target=torch.tensor([1, 1, 1])
+        )
+        torch.testing.assert_close(parts, expected, rtol=1e-2, atol=1e-3 * expected.abs().max().item())
 
     def test_convergence_delta(self, model, images):
         method, targets = self.method(model), [0, 1, 2]
@@ -184,7 +209,8 @@ class AttributionContract:
             return noise, x - noise
 
         method = self.method(model)
-        result = infidelity(model, perturb, images, method.attribute(images, target=1), target=1, n_perturb_samples=2)
+        maps = LayerAttribution.interpolate(method.attribute(images, target=1), images.shape[2:]).expand_as(images)
+        result = infidelity(model, perturb, images, maps, target=1, n_perturb_samples=2)
         assert result.shape == (len(images),)
         assert result.isfinite().all()
         near, far = (

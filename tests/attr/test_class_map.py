@@ -42,19 +42,16 @@ def test_sums_to_the_score(facnn, images, dtype, tolerance, global_pool, centred
     assert delta.abs().max() < tolerance
 
 
-def test_what_the_softmax_does_not_see_is_not_in_the_map(facnn, images):
+def test_what_the_softmax_does_not_see_is_not_in_the_map(make_facnn, images):
     """A pedestal that all classes share changes no probability, and so it must not change the map."""
-    before, probs = ClassMap(facnn).attribute(images, TARGETS), facnn(images).softmax(1)
-    raw = ClassMap(facnn).attribute(images, TARGETS, centred=False)
-    last = facnn.stages[-1].blocks[-1].branch[-1].bn
+    model = make_facnn(signed_blocks=1)
+    before, raw = (ClassMap(model).attribute(images, TARGETS, centred=centred) for centred in (None, False))
+    probs = model(images).softmax(1)
     with torch.no_grad():
-        last.bias += 30.0
-    torch.testing.assert_close(facnn(images).softmax(1), probs, rtol=1e-3, atol=1e-4)
-    shifted = ClassMap(facnn).attribute(images, TARGETS, centred=False)
-    assert (shifted - raw).abs().max() > 10 * before.abs().max()
-    facnn_after = ClassMap(facnn).attribute(images, TARGETS)
-    # the activation after the norm no longer cuts anything, which changes the maps a little, not by the pedestal
-    assert (facnn_after - before).abs().max() < 0.1 * (shifted - raw).abs().max()
+        model.stages[-1].blocks[-1].branch[-1].bn.bias += 30.0
+    torch.testing.assert_close(model(images).softmax(1), probs, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ClassMap(model).attribute(images, TARGETS), before, rtol=1e-2, atol=1e-4)
+    assert (ClassMap(model).attribute(images, TARGETS, centred=False) - raw).min() > 10 * before.abs().max()
 
 
 def test_sigmoid_model_sums_to_the_logit_less_its_bias(make_facnn, images):

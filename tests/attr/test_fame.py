@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from captum.attr import Attribution
+from captum.attr import Attribution, NoiseTunnel
 from captum.log import log_usage
 from test_captum_contract import AttributionContract, state_of
 from timm.models.resnet import BasicBlock, ResNet
@@ -171,8 +171,9 @@ def test_any_model_forgets_the_class(images, make):
     assert (details.loss[:, -1] < details.loss[:, 0]).all()
     assert (details.loss.diff(dim=1) < 0).float().mean() > 0.8
     assert maps.isfinite().all()
-    assert maps.amin((1, 2, 3)).tolist() == [0, 0, 0]
-    assert maps.amax((1, 2, 3)).tolist() == [1, 1, 1]
+    assert maps.min() >= 0
+    assert (maps.amax((1, 2, 3)) > 0).all()
+    assert maps.max() <= 10 * ETA + 1e-6, "in units of the image: no farther than ten steps"
 
 
 def test_loss_curve_is_that_of_the_model(facnn, images):
@@ -194,11 +195,26 @@ def test_a_sample_without_gradient_stalls_and_spoils_nothing(images):
     torch.testing.assert_close(details.perturbed[1], x[1] - 3 * ETA)
 
 
-def test_a_sample_that_is_not_a_number_spoils_no_other(facnn, images):
+def test_what_is_not_a_number_is_refused_with_its_cause(images):
+    """Before the first step where the loss says so, at the end where only the gradient does."""
+    seen = []
+
+    def score(x, blows_up):
+        seen.append(len(x))
+        value = x.mean((1, 2, 3))
+        return {"loss": value / 0, "gradient": value + (x - x).sum().sqrt()}.get(blows_up, value)
+
+    with pytest.raises(ValueError, match=r"FAME: the losses of images 0, 1, 2 of the batch .* what the model makes of"):
+        FAME(score).attribute(images, additional_forward_args="loss", n_steps=5)
+    assert seen == [3]
+    with pytest.raises(ValueError, match=r"FAME: the maps of images 0, 1, 2 .* are not finite: the inputs are finite"):
+        FAME(score).attribute(images, additional_forward_args="gradient", n_steps=2)
     spoiled = images.clone()
-    spoiled[1] = math.nan
-    maps = FAME(facnn).attribute(spoiled, 1, n_steps=2)
-    torch.testing.assert_close(maps[[0, 2]], FAME(facnn).attribute(images, 1, n_steps=2)[[0, 2]])
+    spoiled[2] = math.nan
+    with pytest.raises(ValueError, match=r"FAME: the losses of images 2 of the batch .* the inputs hold NaN"):
+        FAME(score).attribute(spoiled, additional_forward_args="", n_steps=2, internal_batch_size=1)
+    with pytest.raises(ValueError, match=r"overflow in float16"):
+        FAME(lambda x: 1e4 * x.sum((1, 2, 3))).attribute(images.half(), n_steps=2)
 
 
 def test_parameters_take_no_gradient(images):
@@ -295,6 +311,7 @@ def test_compiled_model_runs_compiled(linear, images):
 def test_progress(linear, images, capsys):
     FAME(linear).attribute(images, 1, n_steps=4, internal_batch_size=2, show_progress=True)
     assert "8/8" in capsys.readouterr().err
+    FAME(linear).attribute(images, 1, n_steps=4, show_progress=False)
     FAME(linear).attribute(images, 1, n_steps=4)
     assert capsys.readouterr().err == ""
 
@@ -309,7 +326,7 @@ def test_internal_batch_size_bounds_the_batch_and_changes_nothing(facnn, images,
     maps, details = FAME(model).attribute(images, TARGETS, n_steps=3, internal_batch_size=size, return_details=True)
     assert max(model.sizes) == min(size, 3)
     assert sum(model.sizes) == 9
-    torch.testing.assert_close(maps, whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(maps, whole, rtol=1e-3, atol=1e-6)
     for one, other in zip(details, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -343,80 +360,96 @@ def test_end_of_one_sample_does_not_touch_the_others(facnn, images):
     assert 0 < details.steps[0] < 12
     for i, target in enumerate(TARGETS):
         alone = FAME(facnn).attribute(images[i : i + 1], target, n_steps=12, stop_below=limits[i : i + 1])
-        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-2, atol=1e-5)
+
+
+def test_stop_below_inside_captums_tools(linear, images):
+    """Numbers hold for every copy; of tensors with an entry per image Captum makes no copies, which is said."""
+    options = dict(n_steps=3, target=1, stop_below=-math.inf)
+    expected = FAME(linear).attribute(images, **options)
+    quiet = NoiseTunnel(FAME(linear)).attribute(images, nt_samples=2, stdevs=1e-6, **options)
+    torch.testing.assert_close(quiet, expected, rtol=1e-2, atol=1e-5)
+    with pytest.raises(ValueError, match=r"stop_below=.* expected one number or one for each of 6 samples"):
+        NoiseTunnel(FAME(linear)).attribute(images, nt_samples=2, **options | dict(stop_below=torch.zeros(3)))
 
 
 # The map
 
 
-def reference_map(x, perturbed, width, sigma, normalization="minmax"):
+def reference_map(x, perturbed, width, sigma):
     """Straight from the definition, in numpy, with a two-dimensional kernel."""
     luma = np.array([0.2989, 0.5870, 0.1140])
     change = np.abs(np.einsum("chw,c->hw", perturbed, luma) - np.einsum("chw,c->hw", x, luma))
-    change = change / change.max()
     ticks = np.arange(width) - width // 2
     kernel = np.exp(-(ticks[:, None] ** 2 + ticks[None] ** 2) / (2 * sigma**2))
     kernel /= kernel.sum()
     padded = np.pad(change, width // 2, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (width, width))
-    blurred = np.einsum("hwij,ij->hw", windows, kernel)
-    low = blurred.min() if normalization == "minmax" else 0
-    return (blurred - low) / (blurred.max() - low)
+    return np.einsum("hwij,ij->hw", windows, kernel)
 
 
-@pytest.mark.parametrize("normalization", ["minmax", "max"])
 @pytest.mark.parametrize(("blur", "width"), [("auto", 5), (9, 9), (None, 1)])
-def test_map_is_the_smoothed_change_of_the_grey_image(rng, blur, width, normalization):
+def test_map_is_the_smoothed_change_of_the_grey_image(rng, blur, width):
     x = torch.rand(2, 3, 24, 30, generator=rng).double()
     weight = torch.randn(3, 24, 30, generator=rng).double()
 
     def score(x):
         return (weight * x).sum((1, 2, 3))
 
-    maps, details = FAME(score).attribute(x, n_steps=2, blur=blur, normalization=normalization, return_details=True)
+    maps, details = FAME(score).attribute(x, n_steps=2, blur=blur, return_details=True)
     sigma = 0.3 * ((width - 1) / 2 - 1) + 0.8
     for result, image, perturbed in zip(maps, x, details.perturbed, strict=True):
-        expected = torch.from_numpy(reference_map(image.numpy(), perturbed.numpy(), width, sigma, normalization))
+        expected = torch.from_numpy(reference_map(image.numpy(), perturbed.numpy(), width, sigma))
         torch.testing.assert_close(result, expected.expand(3, -1, -1))
 
 
 def test_change_map_is_the_last_step(facnn, images):
-    options = dict(blur=5, normalization="max")
-    maps, details = FAME(facnn).attribute(images, TARGETS, n_steps=2, return_details=True, **options)
-    torch.testing.assert_close(change_map(images, details.perturbed, **options), maps[:, 0], rtol=0, atol=0)
+    maps, details = FAME(facnn).attribute(images, TARGETS, n_steps=2, return_details=True, blur=5)
+    torch.testing.assert_close(change_map(images, details.perturbed, blur=5), maps[:, 0], rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"perturbed is \(2, 3, 16, 16\), expected .* \(3, 3, 16, 16\)"):
         change_map(images, images[:2])
-    with pytest.raises(ValueError, match="normalization='sum'"):
-        change_map(images, images, normalization="sum")
+    assert torch.equal(change_map(images, images), torch.zeros(3, 16, 16))
+    with pytest.raises(ValueError, match="blur=4"):
+        change_map(images, images, blur=4)
+
+
+def test_units_are_those_of_the_image(linear, images):
+    """Twice the step, twice the change; a grey image that changes everywhere by one step gives one step."""
+    one, two = (FAME(linear).attribute(images, 1, n_steps=3, step_size=eta) for eta in (ETA, 2 * ETA))
+    torch.testing.assert_close(two, 2 * one, rtol=1e-3, atol=1e-6)
+    darker = FAME(lambda x: x.sum((1, 2, 3))).attribute(images, n_steps=4, step_size=0.01)
+    torch.testing.assert_close(darker, torch.full_like(images, 4 * 0.01 * (0.2989 + 0.5870 + 0.1140)))
 
 
 def test_blur_of_the_paper_at_224_pixels(rng):
     x, hot = torch.zeros(1, 3, 224, 224), torch.zeros(3, 224, 224)
     hot[:, 100, 80] = 1
-    result = FAME(lambda x: (hot * x).sum((1, 2, 3))).attribute(x, n_steps=1)[0, 0]
+    result = FAME(lambda x: (hot * x).sum((1, 2, 3))).attribute(x, n_steps=1, step_size=1.0)[0, 0]
     rows, cols = torch.meshgrid(torch.arange(224), torch.arange(224), indexing="ij")
     gaussian = torch.exp(-((rows - 100) ** 2 + (cols - 80) ** 2) / (2 * 7.7**2))
     inside = ((rows - 100).abs() <= 24) & ((cols - 80).abs() <= 24)
-    torch.testing.assert_close(result, gaussian * inside, rtol=0, atol=1e-6)
+    gaussian = gaussian * inside
+    torch.testing.assert_close(result / result.max(), gaussian, rtol=0, atol=1e-6)
+    assert result.sum().item() == pytest.approx(0.2989 + 0.5870 + 0.1140, abs=1e-4)
 
 
 def test_grey_comes_before_the_difference(images):
     """Red up and green down cancels in part, both up adds: on the left less of the grey image changes."""
     weight = torch.ones(3, 16, 16)
     weight[1, :, :8], weight[2] = -1, 0
-    result = FAME(lambda x: (weight * x).sum((1, 2, 3))).attribute(images, n_steps=1, blur=None, normalization="max")
+    result = FAME(lambda x: (weight * x).sum((1, 2, 3))).attribute(images, n_steps=1, blur=None)
     left, right = result[:, 0, :, :8], result[:, 0, :, 8:]
-    torch.testing.assert_close(left, torch.full_like(left, (0.5870 - 0.2989) / (0.5870 + 0.2989)), rtol=1e-3, atol=0)
-    torch.testing.assert_close(right, torch.ones_like(right), rtol=1e-3, atol=0)
+    torch.testing.assert_close(left, torch.full_like(left, ETA * (0.5870 - 0.2989)), rtol=1e-3, atol=0)
+    torch.testing.assert_close(right, torch.full_like(right, ETA * (0.5870 + 0.2989)), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_other_numbers_of_channels(rng, channels):
     x = torch.rand(2, channels, 9, 9, generator=rng)
     weight = torch.rand(channels, 9, 9, generator=rng)
-    maps = FAME(lambda x: (weight * x).sum((1, 2, 3))).attribute(x, n_steps=1, blur=None, normalization="max")
-    grey = weight.mean(0)
-    torch.testing.assert_close(maps, (grey / grey.max()).expand(2, channels, -1, -1), rtol=1e-3, atol=1e-4)
+    maps = FAME(lambda x: (weight * x).sum((1, 2, 3))).attribute(x, n_steps=1, blur=None)
+    expected = ETA * weight.mean(0) / weight.max()
+    torch.testing.assert_close(maps, expected.expand(2, channels, -1, -1), rtol=1e-3, atol=1e-6)
 
 
 # The losses
@@ -498,7 +531,7 @@ def test_one_reference_for_all_and_its_length(embed, images):
     expected = FAME(embed).attribute(images, loss=CosineSimilarity(one.expand(3, -1)), n_steps=3)
     for same in (one, one[0], 7 * one, one.double()):
         torch.testing.assert_close(
-            FAME(embed).attribute(images, loss=CosineSimilarity(same), n_steps=3), expected, rtol=1e-4, atol=1e-4
+            FAME(embed).attribute(images, loss=CosineSimilarity(same), n_steps=3), expected, rtol=1e-3, atol=1e-6
         )
 
 
@@ -521,7 +554,7 @@ def test_references_follow_their_samples(embed, images, rng):
     for i in (1, 2):
         loss = CosineSimilarity(reference[i], stop_below=None)
         alone = FAME(embed).attribute(images[i : i + 1], loss=loss, n_steps=8)
-        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-2, atol=1e-5)
 
 
 def test_losses_add_up(facnn, images):
@@ -534,7 +567,9 @@ def test_losses_add_up(facnn, images):
 
     expected = FAME(facnn).attribute(images, loss=by_hand, n_steps=3)
     for loss in (0.5 * LogitLoss() - Norm(), LogitLoss() * 0.5 + -Norm(), -(Norm() + -0.5 * LogitLoss())):
-        torch.testing.assert_close(FAME(facnn).attribute(images, 1, loss=loss, n_steps=3), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            FAME(facnn).attribute(images, 1, loss=loss, n_steps=3), expected, rtol=1e-2, atol=1e-6
+        )
     with pytest.raises(ValueError, match=r"'stages\.0' and None, expected one layer"):
         FeatureLocationLoss("stages.0", 0, 0) + LogitLoss()
 
@@ -586,7 +621,6 @@ def test_loss_errors(linear, images):
         ("blur", 4),
         ("blur", 33),
         ("blur", "gauss"),
-        ("normalization", "sum"),
         ("internal_batch_size", 0),
     ],
 )
@@ -620,10 +654,10 @@ def test_layer_by_name_and_by_itself_equal_the_index(images):
     expected = FAME(model).attribute(images, loss=FeatureLocationLoss(3, 0, 0), n_steps=2)
     for layer in ("layer3", model.layer3):
         result = FAME(model).attribute(images, loss=FeatureLocationLoss(layer, 0, 0), n_steps=2)
-        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-6)
     wrapped = torch.compile(model, backend="eager")
     result = FAME(wrapped).attribute(images, loss=FeatureLocationLoss(model.layer3, 0, 0), n_steps=2)
-    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(state_of(model), before, rtol=0, atol=0)
 
 
@@ -653,10 +687,10 @@ def test_all_locations_in_turn(facnn, images):
     assert maps.shape == (3, 8, 8, 16, 16)
     for row, col in ((0, 0), (3, 7)):
         single = FAME(facnn).attribute(images, loss=FeatureLocationLoss(1, row, col), n_steps=3)[:, 0]
-        torch.testing.assert_close(maps[:, row, col], single, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(maps[:, row, col], single, rtol=1e-2, atol=1e-5)
     per_sample = FeatureLocationLoss(1, torch.tensor([0, 3, 0]), torch.tensor([0, 7, 1]))
     single = FAME(facnn).attribute(images, loss=per_sample, n_steps=3)[:, 0]
-    torch.testing.assert_close(maps[[0, 1, 2], [0, 3, 0], [0, 7, 1]], single, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(maps[[0, 1, 2], [0, 3, 0], [0, 7, 1]], single, rtol=1e-2, atol=1e-5)
     with pytest.raises(ValueError, match="target is not an option here"):
         FAME(facnn).feature_locations(images, 1, target=1)
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 from captum.attr import InputXGradient, LayerGradCam
 
-from timm_interpretable.attr import ClassMap
-from timm_interpretable.metrics import blurred, maps_of, odd_share, pixel_removal, smoothed
+from timm_interpretable.attr import ClassMap, maps_of, smoothed
+from timm_interpretable.attr.smoothing import blurred, odd_share
+from timm_interpretable.metrics import pixel_removal
 
 TARGET = torch.tensor([0, 3, 1])
 
@@ -29,6 +30,22 @@ class TestMapsOf:
         maps = maps_of(LayerGradCam(facnn, facnn.stages[-1]), images, TARGET)
         assert maps.shape == (3, 16, 16)
         assert not maps.requires_grad
+
+    @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+    def test_sources_may_take_gradients_whatever_mode_the_caller_is_in(self, facnn, images, context):
+        def by_hand(x, target):
+            x = x.clone().requires_grad_()
+            score = facnn(x).gather(1, target[:, None]).sum()
+            return x * torch.autograd.grad(score, x)[0]
+
+        expected = InputXGradient(facnn).attribute(images, target=TARGET).sum(1).detach()
+        with context():
+            x, target = images.clone(), TARGET.clone()  # made here: tensors of inference mode, in that one
+            for source in (InputXGradient(facnn), by_hand):
+                maps = maps_of(source, x, target)
+                assert not maps.requires_grad
+                torch.testing.assert_close(maps, expected)
+            assert torch.is_grad_enabled() == (context is torch.enable_grad)
 
     def test_metrics_take_all_three(self, facnn, images):
         predict = lambda x: facnn(x).softmax(1)  # noqa: E731

@@ -22,5 +22,6 @@ def weights(tmp_path: Path) -> Path:
     file.parent.mkdir()
     save_file(model.state_dict(), file)
     recipe = dict(eval_size=32, mean=[0.5] * 3, std=[0.25] * 3, num_classes=2, model_args=args, epochs=3)
-    file.with_name("result.json").write_text(json.dumps(dict(recipe=recipe, eval_accuracy=0.625)))
+    result = dict(recipe=recipe, classes=["blue", "red"], eval_accuracy=0.625)
+    file.with_name("result.json").write_text(json.dumps(result))
     return file

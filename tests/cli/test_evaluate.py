@@ -1,4 +1,4 @@
-"""`evaluate` on eight generated images: its numbers are recomputed here by other means."""
+"""`evaluate` on eight generated images, and on drawn faces: its numbers are recomputed here by other means."""
 
 import io
 import json
@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from captum.attr import LayerGradCam
+from drawn_faces import write_people
 from PIL import Image
 from safetensors.torch import save_file
-from torch.testing import assert_close
-from typer import Typer
 from typer.testing import CliRunner, Result
 
 import timm_interpretable  # noqa: F401  registers the models
-from timm_interpretable.cli.evaluate import evaluate
-from timm_interpretable.metrics import grad_cam
+from timm_interpretable.cli import app
+from timm_interpretable.cli.common import evenly_spaced
+from timm_interpretable.data.faces import ORL_VERIFICATION, load_people
+from timm_interpretable.data.images import eval_transform
+from timm_interpretable.metrics import all_pairs, equal_error_rate
+from timm_interpretable.models.weights import card_folder, sha256
 
 CLASSES = ("blue", "red")
-app = Typer()
-app.command()(evaluate)
 
 
 def picture(label: int, seed: int) -> Image.Image:
@@ -46,11 +46,7 @@ def write_tar(file: Path, per_class: int) -> None:
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """val.tar, and boxed.tar with the left half of every image as its box."""
     write_tar(tmp_path / "val.tar", 4)
-    write_tar(tmp_path / "boxed.tar", 2)
-    rows = [f"{name}/{i}.png,0,0,112,224" for name in CLASSES for i in range(2)]
-    (tmp_path / "boxed_boxes.csv").write_text("\n".join(["path,xmin,ymin,xmax,ymax", *rows]))
     return tmp_path
 
 
@@ -64,7 +60,8 @@ def facnn(tmp_path: Path) -> Path:
     file.parent.mkdir()
     save_file(model.state_dict(), file)
     cfg = dict(input_size=[3, 32, 32], mean=[0.0] * 3, std=[1.0] * 3)
-    file.with_name("config.json").write_text(json.dumps(dict(num_classes=2, model_args=args, pretrained_cfg=cfg)))
+    config = dict(num_classes=2, label_names=CLASSES, model_args=args, pretrained_cfg=cfg)
+    file.with_name("config.json").write_text(json.dumps(config))
     return file
 
 
@@ -79,7 +76,8 @@ def baseline(tmp_path: Path) -> Path:
 
 
 def run(*args: str | Path) -> Result:
-    return CliRunner().invoke(app, [*map(str, args), "--workers", "0", "--device", "cpu", "--batch-size", "3"])
+    options = ["--workers", "0", "--device", "cpu", "--batch-size", "3"]
+    return CliRunner().invoke(app, ["evaluate", *map(str, args), *options])
 
 
 def reference_accuracy(model: torch.nn.Module, mean: float, std: float) -> float:
@@ -91,44 +89,73 @@ def reference_accuracy(model: torch.nn.Module, mean: float, std: float) -> float
     return right / 8
 
 
-def test_facnn_with_boxes(data_dir: Path, facnn: Path, tmp_path: Path) -> None:
-    result = run("--data-dir", data_dir, "--weights", facnn, "--boxes", "--json", tmp_path / "report.json")
+def test_accuracy(data_dir: Path, facnn: Path, tmp_path: Path) -> None:
+    result = run("--data-dir", data_dir, "--weights", facnn, "--json", tmp_path / "report.json")
     assert result.exit_code == 0, result.output
+    assert not result.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     args = json.loads(facnn.with_name("config.json").read_text())["model_args"]
     torch.manual_seed(0)
     model = timm.create_model("facnn_resnet18", num_classes=2, **args)
-    assert report["images"] == 8
-    assert report["accuracy"] == reference_accuracy(model, 0, 1)
-    boxes = report["boxes"]
-    assert (boxes["images"], boxes["chance"]) == (4, 0.5)
-    assert boxes["maps"].keys() == {"gradcam", "penultimate", "average", "top_half", "contrast"}
-    # the theorem of the architecture, end to end: both are the same map
-    for metric in ("energy", "pointing"):
-        assert boxes["maps"]["gradcam"][metric] == pytest.approx(boxes["maps"]["penultimate"][metric], abs=1e-3)
-    assert boxes["gradcam_depth_correlation"][-1] == pytest.approx(1)
-    assert len(boxes["gradcam_depth_correlation"]) == 2
-    assert "top-1" in result.output
-    assert "penultimate" in result.output
+    accuracy = reference_accuracy(model, 0, 1)
+    assert report == dict(
+        model="facnn_resnet18", sha256=sha256(facnn), split="val", images=8, accuracy=accuracy, input_size=[3, 32, 32],
+        parameters=sum(p.numel() for p in model.parameters()),
+    )  # fmt: skip
+    assert f"facnn_resnet18: top-1 {100 * accuracy:.2f} % of the 8 images of val" in result.stdout
 
 
-def test_baseline_with_boxes(data_dir: Path, baseline: Path, tmp_path: Path) -> None:
+def test_an_ordinary_model_without_names(data_dir: Path, baseline: Path, tmp_path: Path) -> None:
     result = run(
-        "--data-dir", data_dir, "--model", "test_resnet", "--weights", baseline, "--boxes", "--input-size", "32",
+        "--data-dir", data_dir, "--model", "test_resnet", "--weights", baseline, "--input-size", "32",
         "--mean-std", "none", "--json", tmp_path / "report.json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / "report.json").read_text())
     torch.manual_seed(0)
-    assert report["accuracy"] == reference_accuracy(timm.create_model("test_resnet", num_classes=2), 0, 1)
-    assert report["boxes"]["maps"].keys() == {"gradcam"}
-    assert "gradcam_depth_correlation" not in report["boxes"]
+    accuracy = reference_accuracy(timm.create_model("test_resnet", num_classes=2), 0, 1)
+    assert json.loads((tmp_path / "report.json").read_text())["accuracy"] == accuracy
+    assert "classes have no names; the folders are taken for them in this order: blue, red" in result.stderr
+
+
+@pytest.mark.parametrize("names", [("z", "b"), ("BLUE", "red_", "-")])
+def test_folders_that_are_not_the_models_classes(data_dir: Path, facnn: Path, names: tuple[str, ...]) -> None:
+    for i, name in enumerate(names):
+        (data_dir / "other" / name).mkdir(parents=True)
+        picture(0, i).save(data_dir / "other" / name / "0.png")
+    result = run("--data-dir", data_dir, "--weights", facnn, "--split", "other")
+    assert result.exit_code == 2
+    assert "No class of the model fits" in result.stderr
+    assert "Classes of the model: blue, red." in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_names_in_another_order_give_the_accuracy_of_the_ids(tmp_path: Path) -> None:
+    """Twenty pictures under WordNet ids, and the same under names, whose alphabetical order is another one."""
+    ids = {"n01440764": "tench", "n03445777": "golf ball", "n03888257": "parachute", "n02102040": "English springer"}
+    rng = torch.Generator().manual_seed(0)
+    for wordnet_id, name in ids.items():
+        for split, folder in (("ids", wordnet_id), ("names", name.upper())):
+            (tmp_path / split / folder).mkdir(parents=True)
+        for i in range(5):
+            colour = tuple(torch.randint(0, 256, (3,), generator=rng).tolist())
+            for split, folder in (("ids", wordnet_id), ("names", name.upper())):
+                Image.new("RGB", (32, 32), colour).save(tmp_path / split / folder / f"{i}.png")
+    weights = card_folder("facnn_resnet18.imagenette") / "model.safetensors"
+    outputs = []
+    for split in ("ids", "names"):
+        result = run("--data-dir", tmp_path, "--weights", weights, "--split", split, "--input-size", "32")
+        assert result.exit_code == 0, result.output
+        assert f"note: {split} in {tmp_path}: 4 of the model's 10 classes are in the data" in result.stderr
+        outputs.append(result.stdout.replace(f"of {split}", ""))
+    assert outputs[0] == outputs[1]
+    assert " 0.00 %" not in outputs[0]
 
 
 def test_settings_of_a_training_run(data_dir: Path, baseline: Path) -> None:
     recipe = dict(eval_size=32, mean=[0.5] * 3, std=[0.25] * 3, num_classes=2, model_args={})
-    baseline.with_name("result.json").write_text(json.dumps(dict(recipe=recipe)))
+    baseline.with_name("result.json").write_text(json.dumps(dict(recipe=recipe, classes=["blue", "red"])))
     result = run("--data-dir", data_dir, "--model", "test_resnet", "--weights", baseline)
+    assert not result.stderr
     torch.manual_seed(0)
     accuracy = reference_accuracy(timm.create_model("test_resnet", num_classes=2), 0.5, 0.25)
     assert f"top-1 {100 * accuracy:.2f} %" in result.output
@@ -139,16 +166,6 @@ def test_folder_of_images(data_dir: Path, facnn: Path) -> None:
         tar.extractall(data_dir / "test")
     outputs = [run("--data-dir", data_dir, "--weights", facnn, "--split", split).output for split in ("val", "test")]
     assert outputs[0].replace("of val", "of test") == outputs[1]
-
-
-@pytest.mark.parametrize("name", ["test_resnet", "facnn_resnet18"])
-def test_grad_cam_is_captums(name: str) -> None:
-    model = timm.create_model(name, num_classes=5).eval()
-    layer = model.stages[-1] if name.startswith("facnn") else model.layer4
-    x, target = torch.rand(2, 3, 64, 64), torch.tensor([1, 3])
-    wanted = LayerGradCam(model, layer).attribute(x, target=target, relu_attributions=True)
-    assert_close(grad_cam(model, x, target), wanted[:, 0].detach())
-    assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -172,58 +189,77 @@ def test_missing_weights(data_dir: Path) -> None:
     assert "none.safetensors" in result.output
 
 
-def test_missing_boxes(data_dir: Path, facnn: Path) -> None:
-    (data_dir / "boxed_boxes.csv").write_text("path,xmin,ymin,xmax,ymax\nred/0.png,0,0,9,9\n")
-    result = run("--data-dir", data_dir, "--weights", facnn, "--boxes")
-    assert result.exit_code == 2
-    assert "no box for 3 of 4 images, e.g. blue/0.png" in result.output
-
-
 def test_other_number_of_classes(data_dir: Path, tmp_path: Path) -> None:
     save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "three.safetensors")
     result = run("--data-dir", data_dir, "--model", "test_resnet", "--weights", tmp_path / "three.safetensors")
     assert result.exit_code == 2
-    assert "has 2 classes, but the model has 3" in result.output
+    assert "The model's 3 classes have no names, and there are 2 class folders: blue, red" in result.output
 
 
-def test_grad_cam_needs_a_feature_map() -> None:
-    with pytest.raises(ValueError, match="CAMs need a feature map"):
-        grad_cam(timm.create_model("test_vit").eval(), torch.rand(1, 3, 160, 160), torch.tensor([0]))
+def test_an_unknown_folder_for_the_report(data_dir: Path, facnn: Path) -> None:
+    result = run("--data-dir", data_dir, "--weights", facnn, "--json", data_dir / "no" / "x.json")
+    assert result.exit_code == 2
+    assert "there is no folder" in result.stderr
 
 
-def test_pixel_removal_of_every_method(data_dir, facnn):
-    out = data_dir / "report.json"
-    result = run("--data-dir", data_dir, "--weights", facnn, "--removal", 4, "--costly", 2, "--json", out)
+def test_evenly_spaced() -> None:
+    assert evenly_spaced(4, 10) == [0, 2, 5, 7]
+    assert evenly_spaced(10, 10) == list(range(10))
+    with pytest.raises(ValueError, match="11 images were asked for, expected 1 to 10"):
+        evenly_spaced(11, 10)
+
+
+# --- faces
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_people(tmp_path_factory.mktemp("people"), range(31, 41), pictures=2)
+
+
+@pytest.fixture(scope="module")
+def face_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    file = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(timm.create_model("face_resnet10").state_dict(), file)
+    return file
+
+
+def run_faces(data_dir: Path, weights: Path, *args: str | Path) -> Result:
+    return run("--model", "face_resnet10", "--data-dir", data_dir, "--weights", weights, *args)
+
+
+def test_the_equal_error_rate_is_that_of_the_pairs(faces: Path, face_weights: Path, tmp_path: Path) -> None:
+    result = run_faces(faces, face_weights, "--json", tmp_path / "report.json")
     assert result.exit_code == 0, result.output
-    report = json.loads(out.read_text())["removal"]
-    assert {name: row["images"] for name, row in report.items()} == {
-        "class map": 4, "class map, contrast": 4, "Grad-CAM": 4, "input x gradient": 4,
-        "integrated gradients": 2, "occlusion 5": 2, "occlusion 9": 2,
-    }  # fmt: skip
-    assert "integrated gradients" in result.output
-    whole = {row["curve"][0] for row in report.values() if row["images"] == 4}
-    assert len(whole) == 1  # nothing is removed yet: the same probability for every method
-    assert len(report["class map"]["curve"]) == 21
+    report = json.loads((tmp_path / "report.json").read_text())
+    torch.manual_seed(3)
+    net = timm.create_model("face_resnet10").eval()
+    pictures, people = load_people(faces, ORL_VERIFICATION)
+    with torch.no_grad():
+        embeddings = net(torch.stack([eval_transform(net)(picture) for picture in pictures]))
+    first, second, genuine = all_pairs(people)
+    rate, threshold = equal_error_rate(torch.cosine_similarity(embeddings[first], embeddings[second]), genuine)
+    assert report["eer"]["model"] == pytest.approx(rate)
+    assert report["threshold"] == pytest.approx(threshold, abs=1e-5)
+    assert (report["split"], report["images"], report["sha256"]) == ("s31-s40", 20, sha256(face_weights))
+    assert (report["genuine_pairs"], report["impostor_pairs"]) == (10, 180)
+    assert f"face_resnet10: equal-error rate {100 * rate:.2f} % at a cosine of {threshold:.3f}" in result.stdout
+    assert set(report["eer"]) == {"model", "same network, untrained", "pixels", "pixels less their mean"}
+    again = run_faces(faces, face_weights)
+    assert again.stdout == result.stdout
 
 
-def test_smooth_maps(data_dir, facnn):
-    curves = {}
-    for smooth in (1, 3):
-        out = data_dir / "report.json"
-        options = ("--removal", 4, "--costly", 1, "--smooth", smooth, "--json", out)
-        result = run("--data-dir", data_dir, "--weights", facnn, *options)
-        assert result.exit_code == 0, result.output
-        report = json.loads(out.read_text())
-        assert report["smooth"] == smooth
-        curves[smooth] = report["removal"]["input x gradient"]["curve"]
-    assert curves[1][0] == curves[3][0]
-    assert curves[1] != curves[3]
-    result = run("--data-dir", data_dir, "--weights", facnn, "--removal", 4, "--smooth", 2)
+def test_bad_faces(faces: Path, face_weights: Path, tmp_path: Path) -> None:
+    assert "no faces.tar" in run_faces(tmp_path, face_weights).stderr
+    (tmp_path / "broken.safetensors").write_text("hello")
+    for wrong in ("broken.safetensors", "missing.safetensors"):
+        result = run_faces(faces, tmp_path / wrong)
+        assert result.exit_code == 2
+        assert f"{wrong} does not load into face_resnet10" in result.stderr
+        assert result.stderr.count("\n") == 1
+    few = write_people(tmp_path / "few", range(31, 33), pictures=1)
+    assert "no folder s33" in run_faces(few, face_weights).stderr
+    result = run_faces(faces, face_weights, "--split", "test")
     assert result.exit_code == 2
-    assert "--smooth 2: expected an odd number" in result.output
-
-
-def test_grids_need_nine_classes(data_dir, facnn):
-    result = run("--data-dir", data_dir, "--weights", facnn, "--grids", 1)
-    assert result.exit_code == 2
-    assert "0 grids of 3x3" in result.output
+    assert "is a face model; leave --split, --input-size and --mean-std out" in result.stderr

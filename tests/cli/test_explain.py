@@ -1,6 +1,7 @@
 """`explain` end to end, on a small random model: what it writes, what it says, how it fails."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def test_writes_one_figure_per_image_and_says_so(photos, tmp_path):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert len(lines) == 3
+    assert result.stderr.splitlines()[-1] == "3 explained, 0 failed, 0 skipped"
     for path, line in zip(photos, lines, strict=True):
         assert line.startswith(f"{path.name}: ")
         assert line.endswith(f" % -> {out / path.stem}.png")
@@ -65,22 +67,31 @@ def test_writes_one_figure_per_image_and_says_so(photos, tmp_path):
     assert len(list(out.iterdir())) == 3
 
 
-def test_raw_maps_add_up_to_the_logit(photos, tmp_path, small_model):
+def test_raw_maps_add_up_to_the_score(photos, tmp_path, small_model):
     assert run(photos[0], "--raw", "--out", tmp_path / "o", "--target", "church").exit_code == 0
     file = tmp_path / "o" / "photo0.safetensors"
     raw = load_file(file)
     assert int(raw["target"]) == NAMES.index("church")
     assert raw["attribution"].shape == (3, 64, 64)
     assert raw["logits"].shape == (10,)
-    torch.testing.assert_close(raw["attribution"].sum(), raw["logits"][raw["target"]], rtol=1e-4, atol=1e-4)
-    blocks = [key for key in raw if key.startswith("class_maps.")]
-    assert len(blocks) == 8
-    tau = small_model.head.log_tau.exp()
-    torch.testing.assert_close(tau * raw["class_maps.8"].mean((1, 2)), raw["logits"], rtol=1e-4, atol=1e-4)
+    score = raw["logits"][raw["target"]] - raw["logits"].mean()
+    torch.testing.assert_close(raw["attribution"].sum(), score, rtol=1e-4, atol=1e-4)
+    depth = [key for key in raw if key.startswith("depth.")]
+    assert len(depth) == 8
+    torch.testing.assert_close(raw["depth.8"].sum(), score, rtol=1e-4, atol=1e-4)
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
-    assert metadata["model"] == "facnn_resnet18"
+    assert (metadata["model"], metadata["method"]) == ("facnn_resnet18", "class_map")
     assert json.loads(metadata["class_names"]) == list(NAMES)
+
+
+def test_the_network_runs_once(photos, tmp_path, small_model, monkeypatch):
+    """One forward pass for all pictures of a batch: prediction, map and maps through depth."""
+    passes = []
+    forward = type(small_model.stem).forward
+    monkeypatch.setattr(type(small_model.stem), "forward", lambda self, x: passes.append(len(x)) or forward(self, x))
+    assert run(*photos, "--out", tmp_path / "o").exit_code == 0
+    assert passes == [3]
 
 
 def test_a_batch_gives_what_single_images_give(photos, tmp_path):
@@ -99,20 +110,27 @@ def test_a_class_by_name_or_index(photos, tmp_path, target):
     assert int(load_file(tmp_path / "o" / "photo0.safetensors")["target"]) == 8
 
 
-@pytest.mark.parametrize("options", [["--layers", "average"], ["--layers", "top_half"], ["--contrast"]])
-def test_layers_and_contrast_reach_the_attribution(photos, tmp_path, options):
+@pytest.mark.parametrize("method", ["class_map_average", "class_map_top_half", "class_map_raw", "grad_cam", "random"])
+def test_another_method_of_the_catalogue(photos, tmp_path, method):
     run(photos[0], "--raw", "--out", tmp_path / "plain")
-    result = run(photos[0], "--raw", "--out", tmp_path / "other", *options)
+    result = run(photos[0], "--raw", "--out", tmp_path / "other", "--method", method)
     assert result.exit_code == 0, result.output
     plain, other = (load_file(tmp_path / kind / "photo0.safetensors")["attribution"] for kind in ("plain", "other"))
-    assert not torch.allclose(plain, other)
+    assert other.shape == (1, 64, 64)
+    assert not torch.allclose(plain.sum(0), other[0])
+    assert Image.open(tmp_path / "other" / "photo0.png").width == 1400
 
 
-def test_a_folder_stands_for_its_images(photos, tmp_path):
+def test_a_folder_stands_for_its_images_and_keeps_its_tree(photos, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
-    result = run(tmp_path, "--out", tmp_path / "o")
+    (tmp_path / "deep").mkdir()
+    photos[2].rename(tmp_path / "deep" / photos[2].name)
+    result = run(tmp_path, "--out", tmp_path.parent / "o")
     assert result.exit_code == 0, result.output
-    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [path.name for path in photos]
+    assert sorted(line.split(":")[0] for line in result.stdout.splitlines()) == [path.name for path in photos]
+    assert f"skipped: {tmp_path / 'notes.txt'}: files that end in .txt are not images" in result.stderr
+    assert "3 explained, 0 failed, 1 skipped" in result.stderr
+    assert (tmp_path.parent / "o" / "deep" / "photo2.png").is_file()
 
 
 def test_equal_stems_overwrite_nothing(photos, tmp_path):
@@ -122,11 +140,36 @@ def test_equal_stems_overwrite_nothing(photos, tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (64, 64), (50 * i, 0, 0)).save(path)
         inputs.append(path)
-    result = run(*inputs, "--out", tmp_path / "o", "--raw")
-    assert result.exit_code == 0, result.output
-    written = {path.name.casefold() for path in (tmp_path / "o").glob("*.png")}
-    assert written == {"x.png", "x-3.png", "x-4.png", "x-2.png", "x.v2.png"}
-    assert len(list((tmp_path / "o").glob("*.safetensors"))) == 5
+    for _ in range(2):  # a second run replaces what the first wrote of the same file
+        result = run(*inputs, "--out", tmp_path / "o", "--raw")
+        assert result.exit_code == 0, result.output
+        written = {path.name.casefold() for path in (tmp_path / "o").glob("*.png")}
+        assert written == {"x.png", "x-2.png", "x-3.png", "x-2-2.png", "x.v2.png"}
+        assert len(list((tmp_path / "o").glob("*.safetensors"))) == 5
+
+
+def test_separate_runs_overwrite_nothing(tmp_path):
+    for i, name in enumerate(["a/x.png", "b/x.png"]):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (50 * i, 0, 0)).save(path)
+        assert run(path, "--out", tmp_path / "o").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["x-2.png", "x.png"]
+
+
+def test_names_that_are_not_utf8_or_too_long(photos, tmp_path):
+    strange = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(strange, "wb") as file:
+        file.write(photos[0].read_bytes())
+    long = tmp_path / ("n" * 245 + ".png")
+    photos[1].rename(long)
+    result = run(os.fsdecode(strange), long, photos[2], "--raw", "--out", tmp_path / "o")
+    assert "Traceback" not in result.output
+    assert result.exit_code == 2
+    assert "caf\ufffd.png: " in result.stdout
+    assert result.stderr.count("error: cannot write") == 1
+    assert "2 explained, 1 failed, 0 skipped" in result.stderr
+    assert (tmp_path / "o" / "photo2.png").is_file()
 
 
 def bad_file(tmp_path, kind):
@@ -149,6 +192,7 @@ def test_a_bad_image_is_named_and_the_others_are_done(photos, tmp_path, kind, mo
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
     result = run(photos[0], bad, photos[1], "--out", tmp_path / "o")
     assert result.exit_code == 2
+    assert "2 explained, 1 failed, 0 skipped" in result.stderr
     errors = [line for line in result.stderr.splitlines() if "error: " in line]
     assert len(errors) == 1
     assert str(bad) in errors[0]
@@ -169,7 +213,8 @@ def test_only_bad_images(tmp_path):
         (["--target", "golfball"], "unknown class 'golfball'; did you mean golf ball?"),
         (["--target", "10"], "expected top1, 0 to 9, or a name of: tench"),
         (["--target", "-1"], "unknown class '-1'"),
-        (["--layers", "last"], "expected one of: penultimate, average, top_half"),
+        (["--method", "gradcam"], "has no method 'gradcam'; expected one of: class_map, "),
+        (["--method", "contributions"], "has no method 'contributions'"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--device", "warp"], "unknown device 'warp'"),
     ],
@@ -211,29 +256,36 @@ def test_a_bad_model(photos, tmp_path, monkeypatch, name, message):
     assert not (tmp_path / "o").exists()
 
 
-def test_a_model_without_class_maps(photos, monkeypatch):
-    monkeypatch.setattr(explain, "load_model", lambda name, device: torch.nn.Identity())
-    result = run(photos[0], "--model", "other")
+def test_a_model_without_an_explanation_of_its_own(photos, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", num_classes=10, pretrained_cfg_overlay=dict(input_size=(3, 64, 64)))
+    monkeypatch.setattr(explain, "load_model", lambda name, device: model.eval())
+    result = run(photos[0], "--model", "other", "--out", tmp_path / "o")
     assert result.exit_code == 2
-    assert "has neither class maps nor contributions" in result.stderr
+    assert "'other' has no explanation of its own; choose one with --method: grad_cam, hires_cam" in result.stderr
+    result = run(photos[0], "--model", "other", "--method", "grad_cam", "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
 
 
 def test_contributions_of_a_coda_net(photos, tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = timm.create_model("coda_net_s", channels=(4, 6), strides=(1, 2), kernel_sizes=(3, 3), ranks=(5, 7, 8))
     monkeypatch.setattr(explain, "load_model", lambda name, device: model.eval())
+    passes, weights = [], type(model).dynamic_weights
+    monkeypatch.setattr(type(model), "dynamic_weights", lambda self, x: passes.append(len(x)) or weights(self, x))
+    monkeypatch.setattr(type(model), "forward", lambda self, x: passes.append(len(x)))
     result = run(*photos, "--raw", "--out", tmp_path / "o", "--target", "3")
     assert result.exit_code == 0, result.output
+    assert passes == [3]  # one forward pass
     raw = load_file(tmp_path / "o" / "photo1.safetensors")
     assert raw["attribution"].shape == (3, 32, 32)
     assert raw["weights"].shape == (6, 32, 32)
     wanted = raw["logits"][3] - model.logit_bias
     torch.testing.assert_close(raw["attribution"].sum(), wanted, rtol=1e-3, atol=1e-6)
-    assert raw["contributions.3"].shape == (1, 16, 16)
+    assert raw["depth.3"].shape == (16, 16)
     assert Image.open(tmp_path / "o" / "photo1.png").width == 1400
-    refused = run(photos[0], "--contrast", "--out", tmp_path / "o")
-    assert refused.exit_code == 2
-    assert "--layers and --contrast choose among the class maps" in refused.stderr
+    smoothed = run(photos[0], "--method", "contributions_smoothed", "--out", tmp_path / "s")
+    assert smoothed.exit_code == 0, smoothed.output
 
 
 def test_no_images_gives_a_hint():

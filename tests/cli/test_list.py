@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -68,6 +69,14 @@ def test_load_model_uses_pretrained_weights_in_evaluation_mode(monkeypatch):
     common.load_model("coda_net_s", torch.device("cpu"))  # whose default configuration has no weights
     assert asked["name"] == "coda_net_s.cifar10"
     assert not model.training
+
+
+def test_every_close_name_is_offered_once(capsys):
+    with pytest.raises(common.typer.Exit):
+        common.load_model("facnn_resnet5", torch.device("cpu"))
+    offered = re.findall(r"[\w.]+\d[\w.]*", capsys.readouterr().err.split("did you mean ")[1])
+    assert offered[0] == "facnn_resnet50"
+    assert len(offered) == len(set(offered))
 
 
 def test_pick_device_prefers_an_accelerator(monkeypatch):

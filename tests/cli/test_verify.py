@@ -23,7 +23,7 @@ def network():
 
 @pytest.fixture(autouse=True)
 def no_weights_needed(monkeypatch, network):
-    monkeypatch.setattr(verify, "load_embedder", lambda name, device: (network.to(device), None))
+    monkeypatch.setattr(verify, "load_model", lambda name, device: network.to(device))
     monkeypatch.setitem(VERIFICATION_THRESHOLDS, "face_resnet10.orl", 0.5)
 
 
@@ -110,7 +110,7 @@ def test_bad_options(faces, tmp_path, monkeypatch):
 
 
 def test_a_classifier_is_refused(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(verify, "load_embedder", common.load_embedder)
+    monkeypatch.setattr(verify, "load_model", common.load_model)
     result = run(*faces, "--model", "facnn_resnet18.cifar10", "--out", tmp_path / "o")
     assert result.exit_code == 2
     assert "'facnn_resnet18.cifar10' is a classifier, expected one of faces" in result.stderr

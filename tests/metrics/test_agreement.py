@@ -14,13 +14,13 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from torch.utils.data import Subset
 
 from timm_interpretable.attr import ClassMap, InputContribution
+from timm_interpretable.attr.maps import maps_of
 from timm_interpretable.data.boxes import box_mask, load_boxes
 from timm_interpretable.data.datasets import open_split
 from timm_interpretable.data.images import squash_transform
 from timm_interpretable.metrics import (
     confidence_change,
     energy_in_box,
-    maps_of,
     pixel_removal,
     pointing_game,
     removal_curves,
@@ -127,7 +127,7 @@ def test_road(boxed, facnn, ranked, theirs, most):
 
 def test_confidence(boxed, facnn):
     images, target, _ = boxed
-    maps = maps_of(ClassMap(facnn), images, target, contrast=True)
+    maps = maps_of(ClassMap(facnn), images, target)
     targets = [ClassifierOutputSoftmaxTarget(label) for label in target.tolist()]
     shown = unit_range(maps).numpy()
     found = confidence_change(probabilities(facnn), images, maps, target, batch_size=3)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from timm_interpretable.metrics import cell_masks, confident_grids, grid_localisation, maps_by_class
+from timm_interpretable.attr.maps import maps_by_class
+from timm_interpretable.metrics import cell_masks, confident_grids, grid_localisation
 
 
 def predictions(count=200, classes=5, seed=0):
@@ -37,6 +38,28 @@ def test_too_few_images_or_classes():
         confident_grids(labels, probs, side=2, count=20)
     with pytest.raises(ValueError, match="0 grids of 3x3"):
         confident_grids(labels, probs, count=1)
+
+
+def test_images_below_the_confidence_are_left_out():
+    """As in the paper: the others of a class count as if they were not there."""
+    labels, probs = predictions()
+    limit = probs.max(1).values[probs.argmax(1) == labels].median().item()
+    grids = confident_grids(labels, probs, side=2, count=5, min_confidence=limit)
+    assert (probs.max(1).values[grids] >= limit).all()
+    weak = probs.max(1).values < limit
+    others = torch.where(weak, -1, labels)
+    assert torch.equal(grids, confident_grids(others, probs, side=2, count=5))
+    with pytest.raises(ValueError, match=r"images of confidence 0\.9 or more of 0 classes give"):
+        confident_grids(labels, probs, side=2, count=1, min_confidence=0.9)
+
+
+def test_sigmoid_confidence_is_no_share():
+    """Probabilities of yes-or-no questions need not sum to one."""
+    labels = torch.arange(4)
+    probs = torch.full((4, 4), 0.45) + 0.1 * torch.eye(4)
+    assert confident_grids(labels, probs, 2, 1, min_confidence=0.5).sort().values.tolist() == [[0, 1, 2, 3]]
+    with pytest.raises(ValueError, match="0 grids"):
+        confident_grids(labels, probs - 0.1, 2, 1, min_confidence=0.5)
 
 
 def test_cells_in_reading_order():
@@ -87,3 +110,9 @@ def test_bad_shapes(grids):
         grid_localisation(maps_by_class(lambda x, t: x), images[:, :8], classes[:, :8])
     with pytest.raises(ValueError, match=r"expected \(N,\) and \(N, K\)"):
         confident_grids(torch.zeros(3), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="probs has entries that are not finite"):
+        confident_grids(torch.zeros(4), torch.full((4, 2), torch.nan))
+    with pytest.raises(ValueError, match="batch_size=0"):
+        grid_localisation(maps_by_class(lambda x, t: x), images, classes, batch_size=0)
+    with pytest.raises(ValueError, match=r"maps of grids are \(5, 9, 6, 9\), expected \(5, 9, 12, 18\)"):
+        grid_localisation(maps_by_class(lambda x, t: x[..., ::2, ::2]), images, classes)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from timm_interpretable.metrics import blurred, insertion_deletion, pixel_removal
+from timm_interpretable.attr.smoothing import blurred
+from timm_interpretable.metrics import insertion_deletion, pixel_removal
 
 TARGET = torch.tensor([0, 1, 0])
 

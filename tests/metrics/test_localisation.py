@@ -1,13 +1,10 @@
 import pytest
-import timm
 import torch
 from torch.testing import assert_close
 
-from timm_interpretable.attr import InputContribution
 from timm_interpretable.metrics.localisation import (
     box_iou,
     energy_in_box,
-    localisation_report,
     pointing_game,
     unit_range,
 )
@@ -115,14 +112,20 @@ def test_overlap_wants_unit_range() -> None:
         box_iou(torch.ones(1, 2, 2), torch.ones(1, 1, 2).bool())
 
 
-def test_report_of_a_coda_net_has_its_contributions():
-    torch.manual_seed(0)
-    sizes = dict(channels=(4, 6), strides=(1, 2), kernel_sizes=(3, 3), ranks=(5, 7, 8))
-    model = timm.create_model("coda_net_s", num_classes=4, **sizes).eval()
-    images, target = torch.rand(2, 3, 12, 12), torch.tensor([0, 3])
-    masks = torch.zeros(2, 12, 12, dtype=torch.bool)
-    masks[:, :6] = True
-    report = localisation_report(model, [(images, target)], masks)
-    assert set(report["maps"]) == {"gradcam", "contributions"}
-    own = InputContribution(model).attribute(images, target=target).sum(1)
-    assert report["maps"]["contributions"]["energy"] == pytest.approx(energy_in_box(own, masks).mean().item())
+def test_large_values_do_not_overflow() -> None:
+    maps = torch.full((1, 4, 4), 3e38)
+    masks = torch.zeros(1, 4, 4, dtype=torch.bool)
+    masks[:, :1] = True
+    assert energy_in_box(maps, masks).item() == 0.25
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_not_a_score(value) -> None:
+    """Wherever it is; the neighbours in the batch keep their scores."""
+    maps = torch.rand(3, 4, 4)
+    masks = torch.rand(3, 4, 4) > 0.5
+    whole = energy_in_box(maps, masks)
+    maps[1, 0, 0] = value
+    found = energy_in_box(maps, masks)
+    assert found[1].isnan()
+    assert torch.equal(found[[0, 2]], whole[[0, 2]])

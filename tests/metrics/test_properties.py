@@ -13,6 +13,7 @@ from timm_interpretable.metrics import (
     completeness,
     confidence_change,
     energy_in_box,
+    equal_error_rate,
     insertion_deletion,
     logit_deletion,
     pixel_removal,
@@ -20,6 +21,7 @@ from timm_interpretable.metrics import (
     rank_correlation,
     road,
     unit_range,
+    verification_curves,
 )
 
 SIDE, COUNT = 16, 12
@@ -162,6 +164,50 @@ def test_images_do_not_depend_on_each_other(name):
     whole = scores(name, maps)
     alone = torch.cat([scores(name, maps, slice(i, i + 1)) for i in range(COUNT)])
     torch.testing.assert_close(alone, whole, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_images_need_not_be_square(name):
+    """An image of 16 x 11 and its transpose have the same scores, as there are no ties."""
+    images, maps, masks = IMAGES[..., 3:14], random_maps(3)[..., 3:14], MASKS[..., 3:14]
+    wide = METRICS[name][0](images, maps, masks, TARGET)
+    tall = METRICS[name][0](images.mT, maps.mT, masks.mT, TARGET)
+    torch.testing.assert_close(tall, wide, atol=1e-4, rtol=1e-4)
+
+
+class WithoutFloat64(torch.Tensor):
+    """A tensor on a device that has no float64, such as Apple's: to make one raises; the CPU has it."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.cpu:
+            return super().__torch_function__(func, types, args, kwargs).as_subclass(torch.Tensor)
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        for value in found if isinstance(found, (tuple, list)) else [found]:
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+                raise TypeError(f"{func.__name__} makes a float64 tensor, which the device does not have.")
+        return found
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_devices_without_float64(name):
+    with pytest.raises(TypeError, match="float64"):  # the test tells
+        IMAGES.as_subclass(WithoutFloat64).double()
+    there = (x.as_subclass(WithoutFloat64) for x in (IMAGES, random_maps(4), MASKS, TARGET))
+    found = METRICS[name][0](*there).as_subclass(torch.Tensor)
+    torch.testing.assert_close(found, scores(name, random_maps(4)))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_verification_on_devices_without_float64(strict):
+    maps, genuine, references = random_maps(5), torch.arange(COUNT) % 2 == 0, torch.tensor([[1.0, 0.2]] * COUNT)
+    there = [x.as_subclass(WithoutFloat64) for x in (IMAGES, references, genuine, maps)]
+    found = verification_curves(seen, *there, 0.9, strict=strict)
+    wanted = verification_curves(seen, IMAGES, references, genuine, maps, 0.9, strict=strict)
+    assert torch.equal(found.deletion, wanted.deletion)
+    assert torch.equal(found.insertion, wanted.insertion)
+    similarity = torch.rand(COUNT, generator=torch.Generator().manual_seed(0))
+    assert equal_error_rate(similarity.as_subclass(WithoutFloat64), there[2]) == equal_error_rate(similarity, genuine)
 
 
 @pytest.mark.parametrize("name", BATCHED)

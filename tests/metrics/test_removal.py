@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from timm_interpretable.metrics import area, blurred, logit_deletion, pixel_removal, removal_curves
+from timm_interpretable.attr.smoothing import blurred
+from timm_interpretable.metrics import area, logit_deletion, pixel_removal, removal_curves
 from timm_interpretable.metrics.removal import removal_rank
 
 TARGET = torch.tensor([0, 1])

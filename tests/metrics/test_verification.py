@@ -76,9 +76,10 @@ def test_equal_error_rate_refuses(similarity, genuine, message):
 # --- which pixels are hidden
 
 
-@pytest.mark.parametrize("percentage", [0, 10, 35, 50, 90, 100])
-def test_the_papers_rule_is_numpys_percentile(rng, percentage):
-    maps = torch.rand(5, 9, 7, generator=rng)
+@pytest.mark.parametrize("size", [(9, 7), (3, 7), (1, 11)])  # in 21 and 11 pixels percentiles are pixels
+@pytest.mark.parametrize("percentage", [0, 10, 35, 50, 90, 100, 12.5])
+def test_the_papers_rule_is_numpys_percentile(rng, percentage, size):
+    maps = torch.rand(5, *size, generator=rng)
     maps[0] = maps[0].round()  # ties
     maps[1] = 0.5
     for one, kept in zip(maps.double().numpy(), kept_pixels(maps, percentage).numpy(), strict=True):
@@ -95,6 +96,17 @@ def test_strict_hides_the_asked_share_of_every_map_the_largest_first(rng, percen
     for one, gone in zip(maps, hidden, strict=True):
         if 0 < percentage < 100:
             assert one[gone].min() >= one[~gone].max()
+
+
+def test_maps_and_percentages_that_hide_nothing():
+    for maps, percentage, message in (
+        (torch.full((1, 2, 2), torch.nan), 10, "not finite"),
+        (torch.zeros(1, 2, 2), 101, "percentage=101, expected a number from 0 to 100"),
+        (torch.zeros(2, 2), 10, r"maps \(2, 2\), expected"),
+    ):
+        for strict in (False, True):
+            with pytest.raises(ValueError, match=message):
+                kept_pixels(maps, percentage, strict)
 
 
 def test_ties_hide_less_than_asked_and_strict_breaks_them_at_random():
@@ -205,6 +217,8 @@ def test_bad_arguments(left_pairs):
         verification_curves(means, probes, references, genuine, left[:, :3], 0.5)
     with pytest.raises(ValueError, match=r"references \(3, 2\)"):
         verification_curves(means, probes, references[:3], genuine, left, 0.5)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        verification_curves(means, probes, references, genuine, left, 0.5, batch_size=0)
     for wrong in ((0, 101), (50, 20)):
         with pytest.raises(ValueError, match="expected rising numbers from 0 to 100"):
             verification_curves(means, probes, references, genuine, left, 0.5, wrong)

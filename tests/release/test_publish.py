@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from timm_interpretable import __version__
-from tools.release.publish import PublishError, model_upload, space_upload
 from timm_interpretable.models.download import WeightsError, pinned_revision
 from timm_interpretable.models.weights import HUB_ORG, card_folder, released
+from tools.release.publish import PublishError, model_upload, space_upload
 
 from .conftest import Worker, clean_environment
 from .server import READ_ONLY, TOKEN, Hub

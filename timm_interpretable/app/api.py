@@ -12,7 +12,7 @@ from PIL import Image
 
 from timm_interpretable.app import faces, render, words
 from timm_interpretable.app.components import PictureInput, Sent
-from timm_interpretable.app.engine import Engine, Explanation, UnknownChoice
+from timm_interpretable.app.engine import Engine, Explanation, Failure, UnknownChoice
 from timm_interpretable.app.images import Picture
 from timm_interpretable.app.render import PALETTES, Style
 from timm_interpretable.app.service import Service
@@ -146,6 +146,9 @@ def _run(engine: Engine, sent: Sent | None, choices: list[str], target: str) -> 
             f"There is no class {target!r}; expected one of {', '.join(names[:20])}{more}.", print_exception=False
         )
     for states in engine.run(picture, chosen, target):
+        for state in states:
+            if isinstance(state, Failure):
+                raise gr.Error(f"{state.title} could not be computed. {state.error}", print_exception=False)
         done = [state for state in states if isinstance(state, Explanation)]
         yield done if len(done) == len(states) else None
 

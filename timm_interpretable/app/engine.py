@@ -3,9 +3,10 @@
 Nothing is computed here: methods come from the catalogue, predictions from the model, maps from the method.
 """
 
+import logging
 import time
 from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ from timm_interpretable.app.settings import Settings
 from timm_interpretable.attr import Cost, Evidence, Method, MethodSettings, evidence_of, own_method
 from timm_interpretable.viz import Array, weight_picture
 
+_LOG = logging.getLogger(__name__)
 _POLL = 0.2  # seconds between two signs of life; after one, a dead client's place is freed
 
 
@@ -113,7 +115,15 @@ class Progress:
     queued: bool
 
 
-State = Explanation | Progress
+@dataclass(frozen=True)
+class Failure:
+    """A method that cannot explain this model or this picture, and why."""
+
+    title: str
+    error: BaseException
+
+
+State = Explanation | Progress | Failure
 
 
 class Engine:
@@ -168,8 +178,10 @@ class Engine:
     # --- what is computed
 
     def explain(self, picture: Picture, choice: Choice, target: str | int | None = None) -> Explanation:
-        """Waits; arguments as in `run`."""
+        """Waits; arguments as in `run`. An error of the method is raised."""
         *_, (state,) = self.run(picture, [choice], target)
+        if isinstance(state, Failure):
+            raise state.error
         assert isinstance(state, Explanation)
         return state
 
@@ -181,7 +193,7 @@ class Engine:
     def run(
         self, picture: Picture, choices: Sequence[Choice], target: str | int | None = None
     ) -> Generator[list[State]]:
-        """The state of every choice, again and again; the last time all are explanations.
+        """The state of every choice, again and again; the last time all are explanations or failures.
 
         Whoever stops listening, by closing the generator, ends the computations for which nobody else waits.
 
@@ -195,22 +207,20 @@ class Engine:
             while True:
                 for i, choice in enumerate(choices):
                     prediction = predictions[choice.model].future
-                    if not isinstance(states[i], Explanation) and prediction.done():
+                    if isinstance(states[i], Progress) and prediction.done():
                         states[i] = self._state(picture, choice, target, prediction.result(), maps, stack)
                 yield list(states)
                 left = [c for c, state in zip(choices, states, strict=True) if isinstance(state, Progress)]
                 if not left:
                     return
-                wait([maps[c].future if c in maps else predictions[c.model].future for c in left],
-                     _POLL, FIRST_COMPLETED)  # fmt: skip
+                futures: list[Future[Any]] = [(maps.get(c) or predictions[c.model]).future for c in left]
+                wait(futures, _POLL, FIRST_COMPLETED)
 
     def close(self) -> None:
         self.jobs.close()
 
     def _prediction(self, picture: Picture, name: str) -> AbstractContextManager[Job[Prediction]]:
-        return self.jobs.job(
-            (picture.digest, name), lambda tick: predict(self.models.get(name), picture.rgb), "fast"
-        )
+        return self.jobs.job((picture.digest, name), lambda tick: predict(self.models.get(name), picture.rgb), "fast")
 
     def _state(
         self, picture: Picture, choice: Choice, target: str | int | None, prediction: Prediction,
@@ -230,6 +240,9 @@ class Engine:
         job = maps[choice]
         if not job.future.done():
             return Progress(method.title, job.fraction, not job.started)
+        if (error := job.future.exception()) is not None:
+            _LOG.error("%s failed", choice, exc_info=error)
+            return Failure(self.title(choice), error)
         unknown = target if isinstance(target, str) and target and known is None else None
         return Explanation(choice, model, method, index, prediction, job.future.result(), unknown)
 
@@ -264,21 +277,8 @@ def class_map(
             own = prediction.evidence.explanation(classes[0])
             depth = tuple(one[0].float().cpu().numpy() for one in own.depth)
             weights = None if own.weights is None else weight_picture(own.weights[0], values)
-        context = replace(context, model=_Answered(model.net, prediction.evidence.logits))
     else:
         values = method.maps(context)(x, classes)[0, 0]
-    score = None if method.sums_to is None else float(method.sums_to.score(context, x, classes[0])[0])
+    logits = torch.from_numpy(prediction.logits).to(x)[None]
+    score = None if method.sums_to is None else float(method.sums_to.score(context, x, logits, classes[0])[0])
     return ClassMap(values.float().cpu().numpy(), score, time.perf_counter() - start, depth, weights)
-
-
-class _Answered:
-    """A model whose forward pass has been made: it gives the logits of that pass instead of making another."""
-
-    def __init__(self, net: Any, logits: Tensor) -> None:
-        self._net, self._logits = net, logits
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._logits
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._net, name)

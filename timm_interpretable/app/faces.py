@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,20 @@ import torch.nn.functional as F
 from PIL import Image
 
 from timm_interpretable.app import render
-from timm_interpretable.app.cache import Tick
-from timm_interpretable.app.engine import Engine, UnknownChoice, Waiting
-from timm_interpretable.app.gpu import on_gpu
+from timm_interpretable.app.engine import Engine, Progress, UnknownChoice
 from timm_interpretable.app.images import Picture
-from timm_interpretable.app.methods import Counted
+from timm_interpretable.app.jobs import Tick
 from timm_interpretable.app.models import Model
 from timm_interpretable.app.render import Style
-from timm_interpretable.metrics import face_methods
+from timm_interpretable.attr import MethodSettings
+from timm_interpretable.attr.faces import face_methods
 from timm_interpretable.models import VERIFICATION_THRESHOLDS
 from timm_interpretable.viz import Array
 
-STEPS, MASKS, BATCH = 50, 300, 20
 METHODS = {"fame": "FAME", "corr_rise": "CorrRISE"}
+"""The titles of `attr.faces` by key; its others are there to be compared with."""
+
+_BATCH = 20
 PARTS = ("similar, first", "dissimilar, first", "similar, second", "dissimilar, second")
 
 
@@ -47,7 +48,7 @@ class Comparison:
     def same(self) -> bool:
         return self.cosine >= self.threshold
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         return {
             "cosine": self.cosine, "threshold": self.threshold, "same_person": self.same, "method": self.method,
             "seconds": self.seconds,
@@ -59,7 +60,7 @@ class Comparison:
         return list(zip(PARTS, map(Image.fromarray, pictures), strict=True))
 
 
-def run(engine: Engine, first: Picture, second: Picture, method: str) -> Generator[Comparison | Waiting]:
+def run(engine: Engine, first: Picture, second: Picture, method: str) -> Generator[Comparison | Progress]:
     """How far it is, again and again, and at last the comparison.
 
     Raises:
@@ -72,17 +73,18 @@ def run(engine: Engine, first: Picture, second: Picture, method: str) -> Generat
     key = (first.digest, second.digest, "faces", method)
 
     def compute(tick: Tick) -> Comparison:
-        return compare(engine.models.get(name), (first.rgb, second.rgb), method, tick)
+        return compare(engine.models.get(name), (first.rgb, second.rgb), method, engine.settings.methods, tick)
 
-    with engine.desk.asking(key, compute, "slow") as job:
+    with engine.jobs.job(key, compute, "slow") as job:
         while not job.future.done():
-            yield Waiting(method, job.fraction, not job.started)
+            yield Progress(METHODS[method], job.fraction, not job.started)
             wait([job.future], 0.2)
         yield job.future.result()
 
 
-@on_gpu
-def compare(model: Model, pictures: tuple[Image.Image, Image.Image], method: str, tick: Tick) -> Comparison:
+def compare(
+    model: Model, pictures: tuple[Image.Image, Image.Image], method: str, settings: MethodSettings, tick: Tick
+) -> Comparison:
     """The cosine of two pictures and the maps of each against the other."""
     start = time.perf_counter()
     x = torch.cat([model.inputs(picture) for picture in pictures])
@@ -90,8 +92,9 @@ def compare(model: Model, pictures: tuple[Image.Image, Image.Image], method: str
         unit = F.normalize(model.net(x).float())
     cosine, threshold = float(unit[0] @ unit[1]), VERIFICATION_THRESHOLDS[model.entry.name]
     # FAME descends twice, for what is similar and what is not; CorrRISE asks once per batch of masks
-    calls = 2 * STEPS if method == "fame" else 2 * MASKS // BATCH
-    some = face_methods(Counted(model.net, tick, calls), STEPS, MASKS, batch_size=BATCH)
+    calls = 2 * settings.fame_steps if method == "fame" else 2 * settings.n_samples // _BATCH
+    network = replace(model.context, tick=tick).counted(model.net, calls)
+    some = face_methods(network, settings.fame_steps, settings.n_samples, batch_size=_BATCH, show_progress=False)
     # nobody tells whether the pair is genuine: FAME stops as for what the model takes it for
     taken = torch.full((2,), cosine >= threshold, device=x.device)
     similar, dissimilar = some[METHODS[method]](x, unit.flip(0), taken)

@@ -56,7 +56,7 @@ def released_entries() -> tuple[Entry, ...]:
     """The released classifiers whose weights are here, or on a Hub that has them."""
     known = {entry.name for entry in NAMED}
     more = [name for name in released() if name not in known and timm.get_pretrained_cfg(name).num_classes]
-    every = (*NAMED, *(Entry(name, *name.split(".", 1)) for name in more))
+    every = (*NAMED, *(Entry(name, name.partition(".")[0], name.partition(".")[2]) for name in more))
     return tuple(entry for entry in every if _available(entry.name))
 
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +17,23 @@ from starlette.middleware import Middleware
 
 from timm_interpretable import __version__
 from timm_interpretable.app.api import endpoints
+from timm_interpretable.app.examples import Example, bundled_examples, face_examples
 from timm_interpretable.app.guard import Guard
 from timm_interpretable.app.memory import few_arenas
+from timm_interpretable.app.models import Entry, Models
 from timm_interpretable.app.service import FILE_SECONDS, Service
 from timm_interpretable.app.settings import Settings
 from timm_interpretable.app.sidebar import Sidebar
 from timm_interpretable.app.tabs import TABS
-from timm_interpretable.app.tabs.faces import face_examples
-from timm_interpretable.data.images import sample_images
 
 TITLE = "Explanations, side by side"
 _HERE = Path(__file__).resolve().parent
 _CLEAN_EVERY = 30  # seconds
 
 _HEADER = f"""<header class="ti-header"><h1>{TITLE}</h1>
-<p>Image classifiers that explain themselves, next to methods that ask from outside.
+<p>Image classifiers that explain themselves, next to methods that explain any classifier from outside.
 timm-interpretable {__version__}</p>
 </header>"""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A picture that may be passed on, what it shows, and whose classes know it."""
-
-    path: Path
-    label: str
-    data: str
-
-
-def bundled_examples(folder: Path | None = None) -> list[Example]:
-    """The pictures of the package, from a folder that holds copies if one is given."""
-    data = {"imagenette": "Imagenette", "cifar10": "CIFAR-10"}
-    return [
-        Example(folder / s.file if folder else s.path, s.label, data[s.model.partition(".")[2]])
-        for s in sample_images()
-    ]
 
 
 def build(service: Service, examples: Sequence[Example] | None = None) -> gr.Blocks:
@@ -65,13 +46,13 @@ def build(service: Service, examples: Sequence[Example] | None = None) -> gr.Blo
         with gr.Row(elem_id="ti-main", equal_height=False):
             side = Sidebar(service, examples)
             with gr.Column(elem_id="ti-work"), gr.Tabs(elem_id="ti-tabs"):
-                for name, (title, tab) in TABS.items():
-                    if name != "faces" or service.engine.models.faces is not None:
+                for name, (title, tab, possible) in TABS.items():
+                    if possible(service.engine.models):
                         with gr.Tab(title, id=name, elem_id=f"ti-tab-{name}") as opened:
                             tab(service, side, opened)
         side.connect()
         endpoints(service)
-        page.unload(service.forget)
+        page.unload(service.sessions.close)
     page.queue(max_size=service.settings.queue_size, default_concurrency_limit=8)
     return page
 
@@ -100,17 +81,23 @@ def theme() -> gr.Theme:
     )  # fmt: skip
 
 
-def serve(settings: Settings | None = None, examples: Path | None = None, **options: Any) -> Any:
+def serve(
+    settings: Settings | None = None,
+    examples: Path | None = None,
+    entries: Sequence[Entry] | None = None,
+    **options: Any,
+) -> Any:
     """Build and start; what gradio's `launch` returns.
 
     Args:
         settings: limits.
         examples: a folder with copies of the package's pictures.
+        entries: the models to choose from; None for all released ones.
         options: of `launch`, such as `server_name`, `server_port`, `share`, `prevent_thread_lock`.
     """
     few_arenas()
     private_cache()
-    service = Service(settings or Settings())
+    service = Service(settings, Models(entries))
     some = bundled_examples(examples)
     page = build(service, some)
     return page.launch(**{**launch_options(service, some), **options})

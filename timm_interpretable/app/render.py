@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from timm_interpretable.app.words import number, percent
-from timm_interpretable.viz import COLOURS, Array, heat_layer, overlay
+from timm_interpretable.app.words import percent
+from timm_interpretable.viz import COLOURS, Array, heat_layer, overlay, value_range, without_outliers
 
-_FINE = 4096  # values, from which on a map is one of single pixels
 SIZE = 320  # pixels of a side of a picture on the page
 
 PALETTES: dict[str, tuple[str, str]] = {
@@ -32,11 +31,13 @@ class Style(NamedTuple):
     positive: bool = False
 
     def values(self, array: Array) -> Array:
-        """What is drawn. Of maps of many single pixels the few largest would leave the others without colour."""
-        if array.size >= _FINE:
-            limit = float(np.quantile(np.abs(array), 0.995))
-            array = array.clip(-limit, limit)
-        return array.clip(min=0) if self.positive else array
+        """What is drawn of a map."""
+        shown = without_outliers(array)
+        return shown.clip(min=0) if self.positive else shown
+
+    def signed(self, signed: bool | None) -> bool | None:
+        """Whether a map is drawn as a signed one; None for what its values are."""
+        return False if self.positive else signed
 
 
 def address(picture: Array | Image.Image, kind: str = "webp") -> str:
@@ -66,40 +67,43 @@ def nearest(picture: Array, size: int = SIZE) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def heat(values: Array, style: Style, size: tuple[int, int] = (SIZE, SIZE)) -> Array:
+def heat(values: Array, style: Style, size: tuple[int, int] = (SIZE, SIZE), signed: bool | None = None) -> Array:
     """The colours of a map alone, 8-bit RGBA."""
-    return heat_layer(style.values(values), size, PALETTES[style.palette])
+    return heat_layer(style.values(values), size, PALETTES[style.palette], style.signed(signed))
 
 
-def laid_over(seen: Array, values: Array, style: Style) -> Array:
+def laid_over(seen: Array, values: Array, style: Style, signed: bool | None = None) -> Array:
     """The colours over the grey picture, 8-bit RGB, for whoever cannot lay pictures over each other."""
-    return overlay(np.asarray(enlarged(seen)), style.values(values), PALETTES[style.palette])
+    picture = np.asarray(enlarged(seen))
+    return overlay(picture, style.values(values), PALETTES[style.palette], style.signed(signed))
 
 
-def stack(seen: Array, values: Array, style: Style, alt: str) -> str:
+def stack(seen: Array, values: Array, style: Style, alt: str, signed: bool | None = None) -> str:
     """The picture and the colours as two images, so that the page itself can mix them."""
     base = enlarged(seen)
-    colours = address(heat(values, style, (base.height, base.width)))
+    colours = address(heat(values, style, (base.height, base.width), signed))
     return (
         f'<div class="ti-stack"><img class="ti-base" src="{address(base)}" alt="">'
         f'<img class="ti-heat" src="{colours}" alt="{escape(alt)}"></div>'
     )
 
 
-def scale(values: Array, style: Style) -> str:
+def scale(values: Array, style: Style, signed: bool | None = None) -> str:
     """What the colours mean, from the smallest to the largest value."""
     shown = style.values(values)
+    signed = style.signed(signed)
+    signed = bool(shown.min() < 0) if signed is None else signed
     peak = float(np.abs(shown).max())
-    signed = bool(shown.min() < 0)
     names = PALETTES[style.palette]
     steps = np.linspace(0, 1, 9) if signed else 0.25 + 0.7 * np.linspace(0, 1, 9)
     colours = ", ".join(to_hex(matplotlib.colormaps[names[0 if signed else 1]](step)) for step in steps)
     low, high = (-peak if signed else float(shown.min())), peak
+    ends = value_range(low, high)
     more = "≥ " if high < float(values.max()) else ""
     less = "≤ " if low > float(values.min()) and not style.positive else ""
     return (
-        f'<div class="ti-scale"><span>{less}{_short(low)}</span>'
-        f'<i style="background:linear-gradient(90deg,{colours})"></i><span>{more}{_short(high)}</span></div>'
+        f'<div class="ti-scale"><span>{less}{ends.low}{ends.unit}</span>'
+        f'<i style="background:linear-gradient(90deg,{colours})"></i><span>{more}{ends.high}{ends.unit}</span></div>'
     )
 
 
@@ -166,9 +170,3 @@ def curve(lines: Sequence[tuple[str, str, Array]], fractions: Array, mark: float
         f'<figure class="ti-curve"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
         f"{grid}{ticks}{marker}{drawn}</svg><figcaption>{legend}</figcaption></figure>"
     )
-
-
-def _short(value: float) -> str:
-    if value == 0:
-        return "0"
-    return number(value, max(0, min(6, 1 - int(np.floor(np.log10(abs(value)))))))

@@ -1,7 +1,7 @@
 """The limits of the application in one place."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from timm_interpretable.attr import MethodSettings
 
@@ -36,4 +36,6 @@ class Settings:
     slow_workers: int = max(1, (os.cpu_count() or 1) // 2)
     queue_size: int = 200
     sessions: int = 300
-    methods: MethodSettings = MethodSettings(ig_steps=50, n_samples=300, perturbations_per_eval=5)
+    methods: MethodSettings = field(
+        default_factory=lambda: MethodSettings(ig_steps=50, n_samples=300, perturbations_per_eval=5)
+    )

@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Generator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 
 from timm_interpretable.app.components import PictureInput, Sent
+from timm_interpretable.app.examples import Example
 from timm_interpretable.app.render import PALETTES
-from timm_interpretable.app.service import Service, session_of
-
-if TYPE_CHECKING:
-    from timm_interpretable.app.page import Example
+from timm_interpretable.app.service import Service
 
 PRIVACY = """<p class="ti-privacy">Your picture stays in memory while this page is open; its file is deleted when you
 close the page, at the latest after ten minutes.</p>"""
 
+
+LIKELIEST = ("the likeliest of each model", "")
+"""The first choice of a class: none in particular."""
 
 SHOWN: dict[str, Any] = dict(concurrency_limit=4, concurrency_id="views", trigger_mode="always_last")
 """Options of the tabs whose views come quickly: of many moves of a slider the last counts."""
@@ -30,7 +31,7 @@ def empty(reason: str = "Choose a picture, or one of the examples.") -> str:
 class Sidebar:
     """The left column; tabs say what they want to hear of."""
 
-    def __init__(self, service: Service, examples: Sequence["Example"]) -> None:
+    def __init__(self, service: Service, examples: Sequence[Example]) -> None:
         self.service, self.examples = service, examples
         self._on_example: list[tuple[Any, Callable[[str], Any]]] = []
         self._on_picture: list[tuple[Callable[..., Any], list[Any], list[Any], dict[str, Any]]] = []
@@ -48,11 +49,9 @@ class Sidebar:
             # gradio's copies of the examples are shown on the buttons: they outlive the pages that have used them
             self._copies = {save_file_to_cache(e.path, cache_dir=self.picture.GRADIO_CACHE) for e in examples}
             self.picture.keep_in_cache |= self._copies
-            self.target = gr.Radio(
-                [("each model’s own first", "")], value="", label="Class to explain", elem_id="ti-classes"
-            )
+            self.target = gr.Radio([LIKELIEST], value="", label="Class to explain", elem_id="ti-classes")
             self.view = gr.Radio(
-                [("for and against", "signed"), ("for only", "positive")], value="signed", label="Evidence",
+                [("for and against", "signed"), ("only for", "positive")], value="signed", label="Evidence",
                 elem_id="ti-evidence",
             )  # fmt: skip
             self.palette = gr.Dropdown(list(PALETTES), value="red and blue", label="Colours", filterable=False)
@@ -74,20 +73,21 @@ class Sidebar:
             busy: say in the first output that something is computed while the tab is being opened.
             options: of the events.
         """
-        turns, shelf = self.service.turns, self.service.shelf
+        sessions = self.service.sessions
 
         def every(first: Any) -> Any:
             # gradio takes the value of a single output as it is
             return first if len(outputs) == 1 else [first, *[gr.skip()] * (len(outputs) - 1)]
 
         def opened(request: gr.Request, *values: Any) -> Generator[Any]:
-            turns.open(session_of(request), name)
-            if busy and shelf.has(session_of(request)):
+            session = sessions.of(request)
+            session.open_tab = name
+            if busy and session.has_picture():
                 yield every(empty("Computing …"))
             yield from draw(*values, request=request)
 
         def changed(request: gr.Request, *values: Any) -> Generator[Any]:
-            if turns.opened(session_of(request)) == name:
+            if sessions.of(request).open_tab == name:
                 yield from draw(*values, request=request)
             else:
                 yield every(gr.skip())
@@ -119,10 +119,7 @@ class Sidebar:
             read.success(changed, inputs, outputs, **options)
 
     def _read(self, sent: Sent | None, request: gr.Request) -> Any:
-        session = session_of(request)
-        if sent is None:
-            self.service.shelf.take(session, "picture")
-        else:
-            file = None if sent.file in self._copies else sent.file
-            self.service.shelf.put(session, "picture", sent.picture, file)
-        return gr.update(choices=[("each model’s own first", "")], value="")
+        if sent is not None and sent.file in self._copies:
+            sent = Sent(sent.picture, None)
+        self.service.sessions.of(request).show(sent)
+        return gr.update(choices=[LIKELIEST], value="")

@@ -3,13 +3,13 @@
 import numpy as np
 
 from timm_interpretable.app.engine import Explanation
-from timm_interpretable.viz import Array
+from timm_interpretable.viz import Array, is_flat
 
 YES_OR_NO = "one yes-or-no question per class"
 """What the probabilities of a model with a sigmoid are; they need not add up to 100 %."""
 
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
-_EXACT = 1e-3  # of the score, or of 1 where that is more: rounding
+_EXACT = 1e-4  # of the score, or of 1 where that is more: rounding
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -27,17 +27,22 @@ def completeness(found: Explanation) -> tuple[str, str]:
     The numbers are those of this picture: a method is called exact where its map is.
     """
     values, score = found.map.values, found.map.score
-    if values.min() == values.max():
+    if is_flat(values):
         return "none", "The map is the same everywhere, so there is nothing to see."
     if found.method.sums_to is None or score is None:
         return "none", "The values of this map do not add up to anything in particular."
     total, words = float(values.sum(dtype=np.float64)), found.method.sums_to.words
-    if abs(total - score) <= _EXACT * max(1.0, abs(score)):
+    if is_exact(total, score):
         return "exact", f"The map sums to {number(total)}. This is {words}."
     return "approximate", (
         f"The map sums to {number(total)}. It should be {number(score)}, {words}, and is off by "
         f"{number(total - score)}."
     )
+
+
+def is_exact(total: float, score: float) -> bool:
+    """Whether two numbers are the same to rounding."""
+    return abs(total - score) <= _EXACT * max(1.0, abs(score))
 
 
 def classes(found: Explanation) -> str:
@@ -66,7 +71,7 @@ def alt_text(found: Explanation) -> str:
     """The overlay for those who cannot see it."""
     values, probability = found.map.values, float(found.prediction.probs[found.target])
     text = f"{found.title}, for {found.target_name} at {percent(probability)}. "
-    if values.min() == values.max():
+    if is_flat(values):
         return f"{text}The map is the same everywhere."
     text += f"The map is strongest at the {place(values)}"
     share = spread(values)

@@ -176,11 +176,11 @@ class SumsTo:
 
     Args:
         words: for people, such as 'the logit'.
-        score: of images `(B, C, H, W)` and classes `(B,)`, `(B,)`.
+        score: from a context, images `(B, C, H, W)`, their logits `(B, K)` and classes `(B,)` to the sums, `(B,)`.
     """
 
     words: str
-    score: Callable[[Context, Tensor, Tensor], Tensor]
+    score: Callable[[Context, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -355,14 +355,16 @@ def _occlusion(context: Context) -> MapsOfClasses:
 
 
 def _permutation(context: Context) -> MapsOfClasses:
-    settings, method = context.settings, PatchPermutation(context.model)
+    settings = context.settings
     reference = context.reference() if context.reference is not None else None
 
     def maps(x: Tensor, classes: Tensor) -> Tensor:
-        return method.all_classes(
-            x, classes=classes, patch=max(1, round(min(x.shape[-2:]) * settings.patch)), reference=reference,
-            n_samples=settings.permutations, seed=settings.seed, show_progress=False,
-            perturbations_per_eval=_copies(settings, x),
+        side, at_once = max(1, round(min(x.shape[-2:]) * settings.patch)), _copies(settings, x)
+        patches = -(-x.shape[-2] // side) * -(-x.shape[-1] // side)
+        model = context.counted(context.model, 1 + -(-patches * settings.permutations // at_once))
+        return PatchPermutation(model).all_classes(
+            x, classes=classes, patch=side, reference=reference, n_samples=settings.permutations, seed=settings.seed,
+            perturbations_per_eval=at_once, show_progress=False,
         )  # fmt: skip
 
     return maps
@@ -414,30 +416,22 @@ def _smoothed(context: Context, evidence: Evidence, classes: Tensor) -> Tensor:
 # --- what maps add up to
 
 
-def _logits(context: Context, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = context.model(x).float()
-        return logits
-
-
 def _of_class(logits: Tensor, target: Tensor) -> Tensor:
     return logits.gather(1, target[:, None])[:, 0]
 
 
-def _class_map_score(context: Context, x: Tensor, target: Tensor) -> Tensor:
-    logits, model = _logits(context, x), context.model
-    constant = logits.mean(1) if model.output == "softmax" else model.logit_bias
+def _class_map_score(context: Context, images: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    constant = logits.mean(1) if context.model.output == "softmax" else context.model.logit_bias
     return _of_class(logits, target) - constant
 
 
-def _raw_class_map_score(context: Context, x: Tensor, target: Tensor) -> Tensor:
-    return _of_class(_logits(context, x), target) - context.model.logit_bias
+def _logit_less_bias(context: Context, images: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    return _of_class(logits, target) - context.model.logit_bias
 
 
-def _over_baseline(context: Context, x: Tensor, target: Tensor) -> Tensor:
+def _logit_less_baseline(context: Context, images: Tensor, logits: Tensor, target: Tensor) -> Tensor:
     with torch.no_grad():
-        seen = context.encode(x)
-        return _of_class((context.network(seen) - context.network(context.baseline(seen))).float(), target)
+        return _of_class(logits - context.network(context.baseline(context.encode(images))), target)
 
 
 # --- the rows
@@ -470,7 +464,7 @@ for _row in (
     ),
     Method(
         "class_map_raw", "class map, not centred", Cost.FORWARD, applies=_is_facnn, from_evidence=_raw_class_map,
-        sums_to=SumsTo("the logit less its bias", _raw_class_map_score),
+        sums_to=SumsTo("the logit less its bias", _logit_less_bias),
     ),
     Method(
         "class_map_average", "class map, average of all blocks", Cost.FORWARD, applies=_is_facnn,
@@ -482,7 +476,7 @@ for _row in (
     ),
     Method(
         "contributions", "contributions", Cost.FORWARD, applies=_is_coda_net, evidence=_own_contributions,
-        sums_to=SumsTo("the logit less its bias", _raw_class_map_score),
+        sums_to=SumsTo("the logit less its bias", _logit_less_bias),
     ),
     Method(
         "contributions_smoothed", "contributions, smoothed", Cost.FORWARD, applies=_is_coda_net,
@@ -493,7 +487,7 @@ for _row in (
     Method("input_x_gradient", "input x gradient", Cost.GRADIENT, _input_x_gradient),
     Method(
         "integrated_gradients", "integrated gradients", Cost.MANY_PASSES, _integrated_gradients,
-        sums_to=SumsTo("the logit less that of the baseline", _over_baseline),
+        sums_to=SumsTo("the logit less that of the baseline", _logit_less_baseline),
     ),
     Method("occlusion", "occlusion", Cost.MANY_PASSES, _occlusion),
     Method("patch_permutation", "patch permutation", Cost.MANY_PASSES, _permutation),

@@ -74,7 +74,7 @@ class ClassMapEvidence:
         one = self.maps(classes[:, None], layers, others)
         spread = (one / self.shape[1]).expand(self.shape).contiguous()
         depth = [self._of(m, classes[:, None], others)[:, 0] / m.shape[2:].numel() for m in self.layers]
-        return Explanation(spread, depth)
+        return Explanation(spread, depth, depth_label="block")
 
     def raw(self) -> "ClassMapEvidence":
         """The same pass, with maps that are not centred."""

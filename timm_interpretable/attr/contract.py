@@ -122,7 +122,11 @@ class _TreeCopy:
             return self.copies[id(module)]
         if isinstance(module, _OPAQUE):
             new: nn.Module = copy.deepcopy(module, self._memo(module))
-            self.copies |= {id(child): new.get_submodule(name) for name, child in module.named_modules()}
+            if self.frozen:  # what a script holds is no parameter that the memo could replace
+                for parameter in new.parameters():
+                    parameter.detach_()
+            twins = dict(new.named_modules())
+            self.copies |= {id(child): twins[name] for name, child in module.named_modules()}
             return new
         if "_orig_mod" in module._modules:  # compiled, for the original: a copy would have to be compiled anew
             inner: Any = module._modules["_orig_mod"]
@@ -384,7 +388,7 @@ def class_indices(target: TargetType, batch: int, num_classes: int, device: torc
     values = _one_or_one_each(target, batch)
     if any(isinstance(value, slice) for value in values):
         raise ValueError(f"target={target!r} selects several classes, expected one class for each of {batch} samples.")
-    if not all(isinstance(value, int) for value in values):
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         raise AssertionError(f"target={target!r} is not valid, expected class indices.")
     _check_range(values, num_classes)
     return torch.tensor(values, device=device).expand(batch)

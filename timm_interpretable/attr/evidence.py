@@ -18,11 +18,13 @@ class Explanation(NamedTuple):
     depth: signed maps `(B, h, w)` after each block or layer, first to last.
     weights: the weights of the linear map that the network is for each image, `(B, C', H, W)`; None where there are
         none.
+    depth_label: what an entry of `depth` comes after, such as 'block' or 'layer'.
     """
 
     attribution: Tensor
     depth: list[Tensor]
     weights: Tensor | None = None
+    depth_label: str = "layer"
 
 
 class Evidence(Protocol):

@@ -144,9 +144,9 @@ def _name(ax: Axes, points: Mapping[str, tuple[str, float, float]], colors: Mapp
     heights = _apart(np.array([y for _, _, y in points.values()]), gap)
     heights += max(0, bottom + gap / 2 - heights.min()) - max(0, heights.max() + gap / 2 - top)  # inside the panel
     column = max(x for _, x, _ in points.values()) * 1.35
-    for (key, (title, *at)), height in zip(points.items(), heights, strict=True):
+    for (key, (title, x, y)), height in zip(points.items(), heights, strict=True):
         line = dict(arrowstyle="-", relpos=(0, 0.5), color=colors[key], linewidth=0.5, shrinkA=0, shrinkB=4)
-        ax.annotate(title, at, (column, height), fontsize=7.5, va="center", arrowprops=line)
+        ax.annotate(title, (x, y), (column, height), fontsize=7.5, va="center", arrowprops=line)
 
 
 def _apart(values: Any, gap: float) -> Any:

@@ -65,7 +65,7 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     """Everything but the contact sheets; every file says what made it.
 
     Args:
-        results: of `results_of`.
+        results: of `results_of`; sentences in `notes`, where there are any, go to the top of results.md.
 
     Returns:
         the files.
@@ -106,7 +106,8 @@ def write_sheet(
 
 def made_with(results: Mapping[str, Any]) -> list[str]:
     """Command; seed, hardware and versions; settings."""
-    settings = ", ".join(f"{name} {_shown(value)}" for name, value in results["settings"].items())
+    chosen = {name: value for name, value in results["settings"].items() if value is not None}  # None: see the tables
+    settings = ", ".join(f"{name} {_shown(value)}" for name, value in chosen.items())
     return [*made_by(results["provenance"]), f"Settings: {settings}."]
 
 
@@ -137,7 +138,7 @@ def _figures(results: Mapping[str, Any], footer: str) -> dict[str, Figure]:
 
 
 def _markdown(results: Mapping[str, Any], made: Sequence[str], figures: Sequence[str]) -> str:
-    parts = [f"# Benchmark: {', '.join(results['models'])}", f"    {made[0]}", *made[1:]]
+    parts = [f"# Benchmark: {', '.join(results['models'])}", f"    {made[0]}", *made[1:], *results.get("notes", [])]
     parts.append(_HOW_TO_READ.format(reference=results["methods"][results["reference"]]["title"]))
     failed = failures(results)
     if failed:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,13 +25,11 @@ from timm_interpretable.metrics import (
     road,
     unit_range,
 )
+from timm_interpretable.metrics.fills import NamedFill
 from timm_interpretable.metrics.localisation import THRESHOLDS
 from timm_interpretable.models import has_encoding
 
-__all__ = ["FILLS", "METRICS", "NUMBERS", "Metric", "Number", "Scored", "Scores", "Scoring", "pixels_of"]
-
-FILLS = ("absent", "black", "mean", "blur")
-"""What a removed pixel can become."""
+__all__ = ["METRICS", "NUMBERS", "Metric", "Number", "Scored", "Scores", "Scoring", "pixels_of"]
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,13 @@ class Scoring:
     """How maps are scored.
 
     Args:
-        fill: what a removed pixel becomes, one of `FILLS`. None takes 'absent' for a network that encodes its images,
+        fill: what a removed pixel becomes, see `metrics.fills`. None: 'absent' for a network that encodes its images,
             and 'black' for any other.
         paper: remove pixels in the 128 steps of the CoDA-Net paper, instead of 20 and 10.
         bf16: bfloat16 autocast where altered images are classified.
     """
 
-    fill: str | None = None
+    fill: NamedFill | None = None
     paper: bool = False
     bf16: bool = False
 
@@ -59,12 +57,12 @@ class Scoring:
         """The same for the most important first."""
         return PAPER_REMOVAL if self.paper else QUARTER[::2]
 
-    def start(self, model: object) -> str:
+    def start(self, model: Any) -> NamedFill:
         """What insertion starts from."""
         return "absent" if has_encoding(model) else "blur"
 
 
-def pixels_of(model: object, scoring: Scoring) -> dict[str, str]:
+def pixels_of(model: Any, scoring: Scoring) -> dict[str, str]:
     """By the names of `Number.pixels`, what removed pixels are to this model.
 
     Raises:
@@ -123,7 +121,7 @@ class Metric:
 
     Args:
         images: the set that they are measured on: 'boxed', 'split' or 'grids'.
-        score: None for grids, which ask a method for maps of several classes.
+        score: None for grids, where a method is asked for maps of several classes of every image.
         slow: takes the images of costly methods only.
         applies: whether the maps of a method can be measured so.
     """
@@ -132,6 +130,10 @@ class Metric:
     score: Callable[[Scored], Scores] | None
     slow: bool = False
     applies: Callable[[Method], bool] = lambda method: True
+
+    def scores(self, given: Scored) -> Scores:
+        assert self.score is not None
+        return self.score(given)
 
 
 def _boxes(given: Scored) -> Scores:
@@ -148,7 +150,8 @@ def _removal(given: Scored) -> Scores:
     """Up to a quarter of the pixels go: the probability of the class, and whether it stays the prediction."""
     (images, labels, _), scoring = given.batch, given.scoring
     orders = {"removal_least": (False, scoring.least_first), "removal_most": (True, scoring.most_first)}
-    curves, fractions = {}, {}
+    curves: dict[str, Tensor] = {}
+    fractions: dict[str, Sequence[float]] = {}
     for name, (most, points) in orders.items():
         with given.classifying():
             found = removal_curves(
@@ -185,7 +188,10 @@ def _completeness(given: Scored) -> Scores:
     """How much of what the maps claim to add up to is missing."""
     claim = given.method.sums_to
     assert claim is not None
-    return Scores({"completeness": completeness(given.maps, claim.score(given.context, *given.batch[:2]))})
+    images, labels = given.batch[:2]
+    with torch.no_grad():
+        logits = given.context.model(images).float()
+    return Scores({"completeness": completeness(given.maps, claim.score(given.context, images, logits, labels))})
 
 
 def _iou(threshold: float) -> str:

@@ -175,17 +175,20 @@ def _short(
     best = {name: _best(name, columns[name], most[name]) for name in names}
     body = []
     for key in shown:
-        cells = []
-        for name in names:
-            row = rows.get((key, name))
-            text = _mean(row)
-            if row is not None and row.get("mean") == best[name] and row["images"] == most[name]:
-                text = emphasised(text)
-            fewer = row is not None and row.get("images", most[name]) < most[name]
-            cells.append(f"{text} ({row['images']})" if row is not None and fewer else text)
+        found = [(rows.get((key, name)), most[name], best[name]) for name in names]
+        cells = [_short_cell(*one, emphasised) for one in found]
         body.append([_title(results, key), *cells, f"{cost[key]:.1f}" if key in cost else "-"])
     headings = [f"{_heading(name, about)}, {most[name]} {_things(name)}" for name in names]
     return ["method", *headings, "forward passes"], body
+
+
+def _short_cell(row: Row | None, most: int, best: str, emphasised: Callable[[str], str]) -> str:
+    text = _mean(row)
+    if row is None or "error" in row:
+        return text
+    if row["images"] < most:
+        return f"{text} ({row['images']})"
+    return emphasised(text) if text == best else text
 
 
 def _rows_of(results: Results, model: str) -> dict[tuple[str, str], Row]:
@@ -237,9 +240,10 @@ def _images(rows: Sequence[Row]) -> str:
     return " / ".join(map(str, counts)) or "-"
 
 
-def _best(name: str, rows: Sequence[Row], most: int) -> float | None:
-    means = [row["mean"] for row in rows if "mean" in row and row["images"] == most]
-    return (max if NUMBERS[name].more_is_better else min)(means, default=None)
+def _best(name: str, rows: Sequence[Row], most: int) -> str:
+    """As it is shown, so that numbers that look the same are treated the same."""
+    found = [row for row in rows if "mean" in row and row["images"] == most]
+    return _mean((max if NUMBERS[name].more_is_better else min)(found, key=lambda row: row["mean"], default=None))
 
 
 def _mib(row: Row) -> str:

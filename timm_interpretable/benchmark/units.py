@@ -16,7 +16,7 @@ from torch import Tensor
 from timm_interpretable import __version__
 from timm_interpretable.attr.catalogue import Context, Cost, Method, MethodSettings, method_named
 from timm_interpretable.benchmark.cost import measured, peak_bytes
-from timm_interpretable.benchmark.images import BenchmarkModel, Grids, Photographs
+from timm_interpretable.benchmark.images import Batch, BenchmarkModel, Grids, Photographs
 from timm_interpretable.benchmark.progress import Progress
 from timm_interpretable.benchmark.scores import METRICS, Scored, Scores, Scoring
 from timm_interpretable.metrics import grid_localisation
@@ -138,30 +138,24 @@ def compute(
 def _on_grids(unit: Unit, images: Grids, method: Method, context: Context, progress: Progress) -> dict[str, Any]:
     images.choose(progress.within)
     batch, maps_of = images.load(unit.indices), method.maps(context)
-    numbers, spent = {}, []
+    numbers, costs = {}, []
     for i, index in enumerate(unit.indices):
         call = partial(grid_localisation, maps_of, batch.images[i : i + 1], batch.labels[i : i + 1])
-        shares, cost = measured(call, images.device)
+        shares, spent = measured(call, images.device)
         numbers[index] = shares.mean().item()
-        spent.append(cost)
+        costs.append(spent)
         progress.advance(2)
-    cost = {name: sum(getattr(one, name) for one in spent) for name in spent[0]._fields}
+    cost = dict(seconds=sum(one.seconds for one in costs), cpu_seconds=sum(one.cpu_seconds for one in costs))
     return dict(unit=asdict(unit), numbers={"grids": numbers}, curves={}, fractions={}, cost=cost)
 
 
 def _on_photographs(
     unit: Unit, images: Photographs, method: Method, context: Context, scoring: Scoring, progress: Progress
 ) -> tuple[dict[str, Any], Tensor]:
-    batch, maps_of = images.load(unit.indices), method.maps(context)
-    _, once = measured(partial(_forward, context.model, batch.images), images.device)
-    maps, spent = measured(partial(maps_of, batch.images, batch.labels[:, None]), images.device)
-    maps = maps[:, 0].float()
+    batch = images.load(unit.indices)
+    # of one unit of every method, since measuring memory explains an image once more
+    maps, cost = _explained(batch, method, context, images.device, unit.indices[0] == images.costly[0])
     progress.advance(len(maps))
-    cost: dict[str, Any] = {**spent._asdict(), "forward_seconds": once.seconds, "forward_cpu_seconds": once.cpu_seconds}
-    if unit.indices[0] == images.costly[0]:  # one unit of every method
-        one = batch.images[:1]
-        cost["peak_bytes"] = peak_bytes(partial(maps_of, one, batch.labels[:1, None]), images.device)
-        cost["forward_peak_bytes"] = peak_bytes(partial(_forward, context.model, one), images.device)
     report: dict[str, Any] = dict(unit=asdict(unit), numbers={}, curves={}, fractions={}, cost=cost)
     given, costly = Scored(maps, batch, method, context, scoring), set(images.costly)
     for metric in unit.metrics:
@@ -169,12 +163,27 @@ def _on_photographs(
         for start in range(0, len(kept), _AT_ONCE):
             some = kept[start : start + _AT_ONCE]
             progress.within(f"{metric}, image {start + 1} of {len(kept)}")
-            score = METRICS[metric].score
-            assert score is not None
-            _add(report, [unit.indices[i] for i in some], score(given.part(some)))
+            _add(report, [unit.indices[i] for i in some], METRICS[metric].scores(given.part(some)))
             progress.advance(len(some))
         progress.advance(len(maps) - len(kept))
     return report, maps
+
+
+def _explained(
+    batch: Batch, method: Method, context: Context, device: torch.device, memory: bool
+) -> tuple[Tensor, dict[str, Any]]:
+    """Maps `(B, H, W)` of the true classes, and what they cost beside a forward pass of the same images.
+
+    memory: also the most memory that one image takes.
+    """
+    (images, labels, _), maps_of = batch, method.maps(context)
+    _, once = measured(partial(_forward, context.model, images), device)
+    maps, spent = measured(partial(maps_of, images, labels[:, None]), device)
+    cost: dict[str, Any] = {**spent._asdict(), "forward_seconds": once.seconds, "forward_cpu_seconds": once.cpu_seconds}
+    if memory:
+        cost["peak_bytes"] = peak_bytes(partial(maps_of, images[:1], labels[:1, None]), device)
+        cost["forward_peak_bytes"] = peak_bytes(partial(_forward, context.model, images[:1]), device)
+    return maps[:, 0].float(), cost
 
 
 def _add(report: dict[str, Any], indices: Sequence[int], scores: Scores) -> None:

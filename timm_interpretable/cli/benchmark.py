@@ -3,9 +3,8 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,17 +30,6 @@ if TYPE_CHECKING:
 _IMAGES, _PAPER_IMAGES = 500, 1024
 _PAPER_CONFIDENCE = 0.5
 _SHEET = 4  # pictures on a contact sheet
-
-
-class Fill(str, Enum):
-    absent = "absent"
-    black = "black"
-    mean = "mean"
-    blur = "blur"
-
-
-class Preset(str, Enum):
-    paper = "paper"
 
 
 @dataclass(frozen=True)
@@ -92,21 +80,21 @@ def benchmark(
         typer.Option(min=1, help="Grids for methods of many passes.", show_default="a fiftieth, at least 2"),
     ] = None,
     fill: Annotated[
-        Fill | None,
+        Literal["absent", "black", "mean", "blur"] | None,
         typer.Option(
             help="What a removed pixel becomes.",
             show_default="absent for a network that encodes its images, else black",
         ),
     ] = None,
     preset: Annotated[
-        Preset | None,
+        Literal["paper"] | None,
         typer.Option(
             help="The CoDA-Net paper's settings: 1,024 images, the first of every class in turn, 128 steps of pixel "
             "removal, grids of images with over 50 % confidence."
         ),
     ] = None,
     ig_steps: Annotated[int, typer.Option(min=1, help="Steps of integrated gradients.")] = 20,
-    n_samples: Annotated[int, typer.Option(min=1, help="Masks of RISE.")] = 500,
+    masks: Annotated[int, typer.Option(min=1, help="Masks of RISE.")] = 500,
     fame_steps: Annotated[int, typer.Option(min=1, help="Steps of FAME.")] = 50,
     reference: Annotated[
         str | None,
@@ -136,8 +124,8 @@ def benchmark(
     reference = _reference(reference, wanted or list(METHODS))
     paper = preset is not None
     counts = Counts(images or (_PAPER_IMAGES if paper else _IMAGES), grids, grid_side, costly, costly_grids)
-    settings = MethodSettings(ig_steps=ig_steps, n_samples=n_samples, fame_steps=fame_steps, seed=seed)
-    scoring = Scoring(fill.value if fill else None, paper, bf16)
+    settings = MethodSettings(ig_steps=ig_steps, n_samples=masks, fame_steps=fame_steps, seed=seed)
+    scoring = Scoring(fill, paper, bf16)
     make_folder(out)
     units: list[Unit] = []
     try:

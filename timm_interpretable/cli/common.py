@@ -169,9 +169,8 @@ def described_model(name: str, weights: Path | None, net: Any) -> dict[str, Any]
     """For a results file: which model with which weights, and what a training run beside them says."""
     from timm_interpretable.models.weights import local_weights, sha256
 
-    released = None
-    if weights is None:
-        cfg = net.pretrained_cfg
+    released, cfg = None, net.pretrained_cfg
+    if weights is None and "architecture" in cfg:  # a family that is not registered with timm has none
         name = f"{cfg['architecture']}.{cfg['tag']}"
         released = local_weights(name)
     file = weights or released

@@ -108,6 +108,7 @@ class Explainer:
         self.class_names = class_names(model)
         self.target = resolve_target(target, self.class_names)
         self.transform = eval_transform(model)
+        self.depth_label = "layer"
 
     def run(self, paths: list[Path], stems: list[Path]) -> int:
         """Explain a batch: write `<stem>.png`, with raw also `<stem>.safetensors`; the result counts what failed."""
@@ -147,7 +148,7 @@ class Explainer:
             logits = evidence.logits
             target = self._targets(logits)
             explanation = evidence.explanation(target)
-            tensors = {"attribution": explanation.attribution}
+            tensors, self.depth_label = {"attribution": explanation.attribution}, explanation.depth_label
             if self.method is not own:
                 tensors["attribution"] = self.method.read(self.context, evidence, target[:, None])
             tensors |= {f"depth.{i}": one for i, one in enumerate(explanation.depth, start=1)}
@@ -167,10 +168,11 @@ class Explainer:
 
     def _write(self, path: Path, stem: Path, x: "Tensor", tensors: dict[str, "Tensor"]) -> bool:
         """Whether the results could be written."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         from timm_interpretable.data.images import to_picture
-        from timm_interpretable.models import class_probabilities
+        from timm_interpretable.models import class_probabilities, is_yes_or_no
         from timm_interpretable.viz import explanation_figure
 
         target, name = int(tensors["target"]), shown_name(path)
@@ -179,16 +181,17 @@ class Explainer:
         weights = tensors.get("weights")
         figure = explanation_figure(
             to_picture(x, self.model), tensors["attribution"].sum(0), depth, self.class_names, probs, target,
-            title=name, map_label=self._map_label(), weights=None if weights is None else self._picture(tensors),
+            title=name, map_label=self._map_label(), depth_label=self.depth_label, model=self.name,
+            weights=None if weights is None else self._picture(tensors), yes_or_no=is_yes_or_no(self.model),
         )  # fmt: skip
         # not with_suffix: a stem may have dots of its own
         picture, file = (stem.with_name(stem.name + suffix) for suffix in (".png", ".safetensors"))
         try:
             picture.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(picture, metadata={"Source": Stems.mark(path)})
-            if self.raw:
+            if self.raw:  # the longer name first: a picture alone would look like a success
                 save_file(tensors, file, metadata=self._metadata(name))
-        except (OSError, RuntimeError) as error:
+            figure.savefig(picture, metadata={"Source": Stems.mark(path)})
+        except (OSError, SafetensorError) as error:
             _say(f"error: cannot write {shown_name(picture)} for {name}: {error}", error=True)
             return False
         best = int(probs.argmax())

@@ -78,7 +78,7 @@ def _compare(
     similarity = float(unit[0] @ unit[1])
     # nobody tells whether the pair is genuine: FAME stops as for what the model takes it for
     taken = torch.full((2,), similarity >= threshold, device=x.device)
-    methods = face_methods(net, n_steps, n_masks, seed, show_progress=True)
+    methods = face_methods(net, n_steps, n_masks, seed)
     return x, similarity, {name: methods[name](x, unit.flip(0), taken) for name in ("FAME", "CorrRISE")}
 
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from timm_interpretable.attr.maps import MapSource, images_per_pass, maps_of
-from timm_interpretable.metrics.fills import Classifier, Fill, Removal
+from timm_interpretable.metrics.fills import Classifier, Fill, Removal, check_classes, check_images
 from timm_interpretable.metrics.localisation import unit_range
-from timm_interpretable.metrics.removal import check_images
 
 __all__ = ["ConfidenceChange", "confidence_change"]
 
@@ -59,7 +58,7 @@ def confidence_change(
         batch_size: images per pass; None as in `removal_curves`.
 
     Raises:
-        ValueError: shapes that do not match, a batch size below 1, or a fill that the model does not have.
+        ValueError: shapes that do not match, a class or a fill that the model does not have, or a batch size below 1.
         TypeError: a model that cannot be called.
     """
     check_images(images, maps, target)
@@ -75,6 +74,8 @@ def confidence_change(
             weights = unit_range(found)[:, None]
             seen = some.seen(x)
             blended = (seen * weights + some.shown(x) * (1 - weights)).to(x.dtype)
-            parts.append([removal.classify(y).gather(1, classes[:, None])[:, 0] for y in (seen, blended)])
+            outputs = [removal.classify(y) for y in (seen, blended)]
+        check_classes(classes, outputs[0].shape[1])
+        parts.append([probabilities.gather(1, classes[:, None])[:, 0] for probabilities in outputs])
     before, after = (torch.cat(scores) for scores in zip(*parts, strict=True))
     return ConfidenceChange(before, after)

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from timm_interpretable.attr.maps import MapSource
 from timm_interpretable.attr.smoothing import blurred
 from timm_interpretable.models.interface import (
     class_probabilities,
@@ -23,7 +24,7 @@ from timm_interpretable.models.interface import (
     plain_model,
 )
 
-__all__ = ["Classifier", "Fill", "NamedFill", "Removal", "black_pixel"]
+__all__ = ["Classifier", "Fill", "NamedFill", "Removal", "black_pixel", "check_classes", "check_images"]
 
 Classifier: TypeAlias = nn.Module | Callable[[Tensor], Tensor]
 """A module that gives logits `(B, K)` of images, in evaluation mode; or a function that gives probabilities `(B, K)`.
@@ -166,3 +167,34 @@ def black_pixel(model: Any, channels: int = 3) -> Tensor:
             f"{channels}: give the fill as a number per channel."
         )
     return black[:, None, None]
+
+
+# --- what the metrics of a classifier are given
+
+
+def check_images(images: Tensor, maps: MapSource, target: Tensor) -> None:
+    """Images, maps and classes as the metrics of a classifier take them.
+
+    Raises:
+        ValueError: shapes that do not match, or classes that are not int64.
+    """
+    shape = tuple(maps.shape) if isinstance(maps, Tensor) else None
+    fitting = shape is None or (len(shape) in (3, 4) and (shape[0], *shape[-2:]) == (len(images), *images.shape[2:]))
+    if images.ndim != 4 or not len(images) or not fitting or target.shape != images.shape[:1]:
+        raise ValueError(
+            f"images {tuple(images.shape)}, maps {shape or type(maps).__name__} and target {tuple(target.shape)}, "
+            "expected (B, C, H, W), (B, H, W) and (B,)."
+        )
+    if target.dtype != torch.int64:
+        raise ValueError(f"target is {target.dtype}, expected torch.int64.")
+
+
+def check_classes(target: Tensor, count: int) -> None:
+    """Classes that a model with so many of them has.
+
+    Raises:
+        ValueError: a class that the model does not have.
+    """
+    low, high = int(target.min()), int(target.max())
+    if low < 0 or high >= count:
+        raise ValueError(f"target reaches from {low} to {high}, expected 0 to {count - 1}, the classes of the model.")

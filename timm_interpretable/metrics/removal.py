@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from timm_interpretable.attr.maps import MapSource, images_per_pass, maps_of
-from timm_interpretable.metrics.fills import Classifier, Fill, Removal
+from timm_interpretable.metrics.fills import Classifier, Fill, Removal, check_classes, check_images
 from timm_interpretable.metrics.imputation import impute
 from timm_interpretable.models.interface import has_encoding
 
@@ -386,11 +386,7 @@ def _curves(
         rank = removal_rank(found, most_important_first, seed)
         with torch.no_grad():
             outputs = torch.cat([classify(x) for x in altered(part, rank)])
-        if not 0 <= int(classes.min()) <= int(classes.max()) < outputs.shape[1]:
-            raise ValueError(
-                f"target reaches from {int(classes.min())} to {int(classes.max())}, and the model has "
-                f"{outputs.shape[1]} classes."
-            )
+        check_classes(classes, outputs.shape[1])
         outputs = outputs.view(-1, len(classes), outputs.shape[1]).transpose(0, 1)  # (b, n, K)
         probability.append(outputs.gather(2, classes[:, None, None].expand(-1, outputs.shape[1], 1))[:, :, 0])
         correct.append(outputs.argmax(2) == classes[:, None])
@@ -424,20 +420,3 @@ def _checked_batch(
     if wrong:
         raise ValueError(f"fractions has {wrong[0]}, expected numbers from 0 to 1.")
     return images_per_pass(images, batch_size)
-
-
-def check_images(images: Tensor, maps: MapSource, target: Tensor) -> None:
-    """Images, maps and classes as the metrics of a classifier take them.
-
-    Raises:
-        ValueError: shapes that do not match, or classes that are not int64.
-    """
-    shape = tuple(maps.shape) if isinstance(maps, Tensor) else None
-    fitting = shape is None or (len(shape) in (3, 4) and (shape[0], *shape[-2:]) == (len(images), *images.shape[2:]))
-    if images.ndim != 4 or not len(images) or not fitting or target.shape != images.shape[:1]:
-        raise ValueError(
-            f"images {tuple(images.shape)}, maps {shape or type(maps).__name__} and target {tuple(target.shape)}, "
-            "expected (B, C, H, W), (B, H, W) and (B,)."
-        )
-    if target.dtype != torch.int64:
-        raise ValueError(f"target is {target.dtype}, expected torch.int64.")

@@ -21,5 +21,6 @@ from timm_interpretable.models.interface import (
     explanation_of as explanation_of,
     forward_encoded as forward_encoded,
     has_encoding as has_encoding,
+    is_yes_or_no as is_yes_or_no,
     plain_model as plain_model,
 )

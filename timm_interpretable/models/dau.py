@@ -7,15 +7,16 @@ A dynamic alignment unit answers a patch x of D numbers with `w(x)^T x`. Its wei
 
     a(x) = A x,    v(x) = B a(x) + b,    w(x) = g(v(x)),    g(v) = v ||v|| / (1 + ||v||^2)  (SQ)  or  v / ||v||  (L2),
 
-so that the output can only be large where w(x) points in the direction of x. `dynamic_alignment` is this definition,
-word for word; the units of a layer share A.
+so that the output can only be large where w(x) points in the direction of x. The units of a layer share A.
+`dynamic_alignment` is this definition, word for word. It writes `D * C_out` numbers for every position.
 
-It writes `D * C_out` numbers for every position. `DAUConv2d` computes the same without them: with `a1 = [a, 1]` and
-`B1 = [B, b]`
+`DAUConv2d` computes the same without them. With `a1 = [a, 1]` and `B1 = [B, b]`
 
     v^T x = sum_r a1_r (B1_r^T x)    and    ||v||^2 = a1^T (B1^T B1) a1 :
 
-one ordinary convolution with `C_out * (r + 1)` filters, and the Gram matrix of each unit.
+one ordinary convolution with `C_out * (r + 1)` filters, and the Gram matrix of each unit. On a CPU, in single or double
+precision, the results of that convolution exist for a few positions at a time only, and the backward pass computes them
+again.
 """
 
 import math
@@ -24,16 +25,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.models import register_notrace_module
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from timm_interpretable.models.dau_triton import dau_conv2d, is_supported
+from timm_interpretable.models.dau_triton import dau_conv2d as fused_conv2d, is_supported
 
 __all__ = ["DAUConv2d", "dynamic_alignment", "squared_norms"]
 
 _Device = torch.device | str | None
 _Dtype = torch.dtype | None
+
+
+# --- the definition
 
 
 def dynamic_alignment(
@@ -45,10 +48,9 @@ def dynamic_alignment(
     norm: str = "sq",
     detach: bool = False,
 ) -> Tensor:
-    """The definition of the layer: the weight of every unit at every position is written down.
+    """The definition of the layer, with the weight of every unit at every position written down.
 
-    `(N, C_in, H, W)` to `(N, C_out, h, w)`. It costs `C_out * D` numbers for each position and is here to be read, and
-    to be compared with.
+    `(N, C_in, H, W)` to `(N, C_out, h, w)`. It is here to be read, and to be compared with.
 
     Args:
         code_weight: A, `(R, C_in, k, k)`.
@@ -64,26 +66,33 @@ def dynamic_alignment(
     length = v.square().sum(2, keepdim=True).sqrt()
     w = v / length * (length**2 / (1 + length**2) if norm == "sq" else 1)
     w = w.detach() if detach else w
-    h, width = ((n + 2 * padding - size) // stride + 1 for n in x.shape[2:])
-    return (w * patches[:, None]).sum(2).unflatten(2, (h, width))
+    height, width = _output_size(x, size, stride, padding)
+    return (w * patches[:, None]).sum(2).unflatten(2, (height, width))
 
 
-@register_notrace_module  # works in blocks whose number depends on the input's shape
+def _output_size(x: Tensor, size: int, stride: int, padding: int) -> tuple[int, int]:
+    return (x.shape[2] + 2 * padding - size) // stride + 1, (x.shape[3] + 2 * padding - size) // stride + 1
+
+
+# --- the layer
+
+
 class DAUConv2d(nn.Module):
-    """A convolution of dynamic alignment units in the factored form: `dynamic_alignment`, without writing weights down.
+    """A convolution of dynamic alignment units: `dynamic_alignment`, in the factored form.
 
     Shapes: `(N, in_channels, H, W)` to `(N, out_channels, h, w)`, as for `nn.Conv2d`. The parameters are `code.weight`
     (A, `(rank, in_channels, k, k)`) and `weight`, the filters of all units (`(out_channels * (rank + 1), in_channels,
     k, k)`; for each unit the `rank` columns of B, then b).
 
-    Norms are computed in at least fp32, also under autocast; the output has the dtype of the input.
+    Products have the dtype of the weights, or that of autocast. Codes and norms are at least fp32, and the output has
+    the dtype of the input. In fp16 everything that could overflow is divided by its largest magnitude first.
 
     Args:
         rank: dimension of the code that the units of a position share.
         norm: 'sq' or 'l2', the function g that bounds the norm of the weights.
         backend: 'torch', or 'triton' for one fused kernel where `dau_triton.is_supported` (CUDA, run eagerly, not
-            fp64), and torch's operations elsewhere. The fused kernel has no second derivatives. It has been verified through
-            Triton's interpreter only, and compiled, but not yet run on a GPU.
+            fp64), and torch's operations elsewhere. The fused kernel has no second derivatives. It has been verified
+            through Triton's interpreter only, and compiled, but not yet run on a GPU.
     """
 
     def __init__(
@@ -111,47 +120,32 @@ class DAUConv2d(nn.Module):
 
     def units(self) -> Tensor:
         """The weight by unit, `(out_channels, rank + 1, D)`."""
-        return self.weight.reshape(self.out_channels, self.rank + 1, -1)
+        return _units(self.weight, self.rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _dau_conv2d(x, self.code.weight, self.weight, self.stride, self.padding, self.norm, self.backend)
 
     def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The code with a final 1, `(N, h, w, rank + 1)`, and the factor `g(v) / v` of the units, `(N, h, w, C)`."""
-        codes = F.pad(self.code(x).permute(0, 2, 3, 1), (0, 1), value=1.0)
-        # v = 0 has no direction; the bound keeps 1 / ||v|| and the derivatives finite, and rounding below 0 harmless
-        squared = squared_norms(codes, self.units()).clamp_min(1e-12)
-        return codes, (squared.sqrt() / (1 + squared) if self.norm == "sq" else squared.rsqrt())
+        """The weights w(x) by their factors, `w_c = scale_c [B_c b_c] code`.
+
+        Codes are `(N, rank + 1, h, w)`, and scales `(N, out_channels, h, w)`.
+        """
+        return _factors(x, self.code.weight, self.weight, self.stride, self.padding, self.norm)
 
     def align(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         """`w^T x` for weights given by their factors: linear in x."""
-        if torch.jit.is_scripting():
-            return self._align(x, codes, scale)
-        return self._align_in_blocks(x, codes, scale)
-
-    @torch.jit.ignore
-    def _align_in_blocks(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.is_cuda:
-            return self._align(x, codes, scale)
-        per_image = codes.shape[1] * codes.shape[2] * self.weight.shape[0]
-        count = max(2, _BLOCK // max(1, per_image))  # of a single image torch's convolutions are slow
-        parts = zip(x.split(count), codes.split(count), scale.split(count), strict=True)
-        return torch.cat([self._align(*part) for part in parts])
-
-    def _align(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
-        products = F.conv2d(x, self.weight, None, self.stride, self.padding).permute(0, 2, 3, 1)
-        products = products.unflatten(3, (self.out_channels, self.rank + 1))
-        codes = codes.to(products.dtype)
-        if products.dtype == torch.float32:  # here small matrix products are slower on a CPU than a sum of products
-            aligned = (products * codes.unsqueeze(-2)).sum(-1)
-        else:
-            aligned = (products @ codes.unsqueeze(-1)).squeeze(-1)
-        return (aligned.to(scale.dtype) * scale).to(x.dtype).permute(0, 3, 1, 2)
+        return _align(x, self.weight, codes, scale, self.stride, self.padding)
 
     def align_transposed(self, y: Tensor, codes: Tensor, scale: Tensor, size: tuple[int, int]) -> Tensor:
-        """The transpose of `align`: `(N, out_channels, h, w)` to `(N, in_channels, *size)`."""
-        weighted = (y.permute(0, 2, 3, 1) * scale).to(codes.dtype).unsqueeze(-1) * codes.unsqueeze(-2)
-        weighted = weighted.flatten(-2).permute(0, 3, 1, 2)
+        """The transpose of `align`: `(N, out_channels, h, w)` to `(N, in_channels, *size)`, in at least fp32."""
+        outputs = y * scale
+        limit = _limit(outputs, self.weight)
+        outputs = (outputs if limit is None else outputs / limit).to(self.weight.dtype)
+        weighted = (outputs.unsqueeze(2) * codes.to(self.weight.dtype).unsqueeze(1)).flatten(1, 2)
         missing = [n - ((m - 1) * self.stride - 2 * self.padding + self.kernel_size)
                    for n, m in zip(size, y.shape[2:], strict=True)]  # fmt: skip
-        return F.conv_transpose2d(weighted, self.weight, None, self.stride, self.padding, output_padding=missing)
+        rows = F.conv_transpose2d(weighted, self.weight, None, self.stride, self.padding, output_padding=missing)
+        return rows.to(scale.dtype) if limit is None else rows.to(scale.dtype) * limit
 
     def align_transposed_all(self, y: Tensor, codes: Tensor, scale: Tensor, size: tuple[int, int]) -> Tensor:
         """`align_transposed` of K outputs per sample: `(N, K, out_channels, h, w)` to `(N, K, in_channels, *size)`.
@@ -160,18 +154,16 @@ class DAUConv2d(nn.Module):
         single output; every output then costs `1 / (rank + 1)` of it.
         """
         n, count, channels, h, w = y.shape
-        weights = codes @ self.units().transpose(0, 1).flatten(1).to(codes.dtype)
+        dtype = self.weight.dtype
+        weights = codes.permute(0, 2, 3, 1).to(dtype) @ self.units().transpose(0, 1).flatten(1)
         weights = weights.view(n, h * w, channels, -1)
-        outputs = (y.permute(0, 3, 4, 1, 2) * scale.unsqueeze(3)).flatten(1, 2).to(codes.dtype)
-        patches = (outputs @ weights).permute(0, 2, 3, 1).flatten(0, 1)
-        folded = F.fold(patches, size, self.kernel_size, padding=self.padding, stride=self.stride)
-        return folded.unflatten(0, (n, count))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and self.backend == "triton" and is_supported(x):
-            return dau_conv2d(x, self.code.weight, self.weight, self.stride, self.padding, self.norm)
-        codes, scale = self.factors(x)
-        return self.align(x, codes, scale)
+        outputs = y * scale.unsqueeze(1)
+        limit = _limit(outputs.flatten(1, 2), self.weight)
+        outputs = (outputs if limit is None else outputs / limit.unsqueeze(1)).to(dtype)
+        patches = (outputs.permute(0, 3, 4, 1, 2).flatten(1, 2) @ weights).permute(0, 2, 3, 1).flatten(0, 1)
+        folded = F.fold(patches.to(scale.dtype), size, self.kernel_size, padding=self.padding, stride=self.stride)
+        rows = folded.unflatten(0, (n, count))
+        return rows if limit is None else rows * limit.unsqueeze(1)
 
     def extra_repr(self) -> str:
         sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -179,80 +171,179 @@ class DAUConv2d(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, {sizes}, rank={self.rank}, norm={self.norm!r}{backend}"
 
 
+def _dau_conv2d(
+    x: Tensor, code_weight: Tensor, weight: Tensor, stride: int, padding: int, norm: str, backend: str
+) -> Tensor:
+    """The layer by whatever computes it best."""
+    if torch.jit.is_scripting():
+        return _factored(x, code_weight, weight, stride, padding, norm)
+    else:  # an else, that TorchScript does not see
+        if backend == "triton" and is_supported(x):
+            return fused_conv2d(x, code_weight, weight, stride, padding, norm)
+        if _works_in_blocks(x, weight):
+            result: Tensor = _BlockwiseDAUConv2d.apply(x, code_weight, weight, stride, padding, norm)
+            return result
+        return _factored(x, code_weight, weight, stride, padding, norm)
+
+
+torch.fx.wrap("_dau_conv2d")  # a symbolic trace keeps it as one call, for it depends on the device and the input's size
+
+
+# --- the factored form, of torch's differentiable operations
+
+
+def _factored(x: Tensor, code_weight: Tensor, weight: Tensor, stride: int, padding: int, norm: str) -> Tensor:
+    codes, scale = _factors(x, code_weight, weight, stride, padding, norm)
+    return _align(x, weight, codes, scale, stride, padding)
+
+
+def _factors(
+    x: Tensor, code_weight: Tensor, weight: Tensor, stride: int, padding: int, norm: str
+) -> tuple[Tensor, Tensor]:
+    """Codes with a final 1, `(N, R + 1, h, w)`, and `g(v) / v` of the units, `(N, C, h, w)`; both at least fp32."""
+    codes = _codes(x, code_weight, stride, padding)
+    scale = _bounding_factor(squared_norms(codes, _units(weight, code_weight.shape[0])), norm)
+    if _is_float16(x, weight):  # the weights are the same, and products with these codes stay in its range
+        largest = codes.abs().amax(1, keepdim=True)
+        return codes / largest, scale * largest
+    return codes, scale
+
+
+def _codes(x: Tensor, code_weight: Tensor, stride: int, padding: int) -> Tensor:
+    limit = _limit(x, code_weight)
+    codes = _conv2d(x, code_weight, limit, stride, padding)
+    codes = codes.to(torch.promote_types(codes.dtype, torch.float32))
+    return F.pad(codes if limit is None else codes * limit, (0, 0, 0, 0, 0, 1), value=1.0)
+
+
+def _bounding_factor(squared: Tensor, norm: str) -> Tensor:
+    # v = 0 has no direction; the bound keeps 1 / ||v|| and the derivatives finite, and rounding below 0 harmless
+    squared = squared.clamp_min(1e-12)
+    return squared.sqrt() / (1 + squared) if norm == "sq" else squared.rsqrt()
+
+
+def _align(x: Tensor, weight: Tensor, codes: Tensor, scale: Tensor, stride: int, padding: int) -> Tensor:
+    """`w^T x` for weights given by their factors."""
+    if torch.jit.is_scripting():
+        return _align_at_once(x, weight, codes, scale, stride, padding)
+    else:  # an else, that TorchScript does not see
+        if torch.is_grad_enabled() or not _is_eager(x) or x.is_cuda or len(x) == 0:
+            return _align_at_once(x, weight, codes, scale, stride, padding)
+        if _works_in_blocks(x, weight):
+            return _products_with_codes(x, weight, codes, stride, padding) * scale
+        per_image = weight.shape[0] * codes.shape[2] * codes.shape[3]
+        count = max(2, _BLOCK // per_image)  # torch's convolutions are slow for a single image
+        parts = zip(x.split(count), codes.split(count), scale.split(count), strict=True)
+        return torch.cat([_align_at_once(one, weight, a, g, stride, padding) for one, a, g in parts])
+
+
+def _align_at_once(x: Tensor, weight: Tensor, codes: Tensor, scale: Tensor, stride: int, padding: int) -> Tensor:
+    limit = _limit(x, weight)
+    products = _conv2d(x, weight, limit, stride, padding)
+    units = scale.shape[1]
+    if products.dtype == torch.float32:  # here small matrix products are slower on a CPU than a sum of products
+        aligned = (products.unflatten(1, (units, codes.shape[1])) * codes.unsqueeze(1)).sum(2)
+    else:
+        products = products.permute(0, 2, 3, 1).unflatten(3, (units, codes.shape[1]))
+        aligned = (
+            (products @ codes.permute(0, 2, 3, 1).to(products.dtype).unsqueeze(-1)).squeeze(-1).permute(0, 3, 1, 2)
+        )
+    aligned = aligned.to(scale.dtype) * scale
+    return (aligned if limit is None else aligned * limit).to(x.dtype)
+
+
+def _units(weight: Tensor, rank: int) -> Tensor:
+    return weight.reshape(weight.shape[0] // (rank + 1), rank + 1, -1)
+
+
+def _conv2d(x: Tensor, weight: Tensor, limit: Tensor | None, stride: int, padding: int) -> Tensor:
+    x = x if limit is None else x / limit
+    if weight.dtype == torch.float16 or weight.dtype == torch.bfloat16:
+        x = x.to(weight.dtype)
+    return F.conv2d(x, weight, None, stride, padding)
+
+
+def _limit(x: Tensor, weight: Tensor) -> Tensor | None:
+    """For fp16 the power of two up to which the numbers of an image reach, `(N, 1, 1, 1)` in fp32; else None.
+
+    Divided by it, an image loses no digit, and sums of products with it stay in range.
+    """
+    if not _is_float16(x, weight):
+        return None
+    largest = x.detach().abs().amax((1, 2, 3), keepdim=True).to(torch.float32)
+    return torch.where(largest > 0, largest.log2().ceil().exp2(), torch.ones_like(largest))
+
+
+def _is_float16(x: Tensor, weight: Tensor) -> bool:
+    """Whether convolutions are computed in fp16, whose numbers end at 65,504."""
+    if torch.jit.is_scripting():
+        return weight.dtype == torch.float16
+    else:  # an else, that TorchScript does not see
+        return _product_dtype(x, weight) == torch.float16
+
+
+def _product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type) or weight.dtype == torch.float64:
+        return weight.dtype
+    return torch.get_autocast_dtype(x.device.type)
+
+
 # --- squared norms
 
-# elements of an intermediate result: on a CPU few enough that the allocator hands the same memory out again
-_BLOCK = 2**22
-_BLOCK_CUDA = 2**28
-# positions whose products of two entries of the code (up to 2,369 for rank 64) stay in the cache of a CPU's core
-_POSITIONS = 256
+
+def squared_norms(codes: Tensor, units: Tensor) -> Tensor:
+    """`||v_c||^2`, `(N, C, h, w)`, of codes `(N, R, h, w)` (the last is 1) and units `(C, R, D)`; in at least fp32."""
+    dtype = torch.float32 if units.dtype != torch.float64 else torch.float64
+    codes, units = codes.to(dtype), units.to(dtype)
+    if torch.jit.is_scripting() or codes.is_meta:  # the meta device knows no autocast
+        return _squared_norms(codes, units)
+    with torch.autocast(codes.device.type, enabled=False):
+        return _squared_norms(codes, units)
+
+
+def _squared_norms(codes: Tensor, units: Tensor) -> Tensor:
+    gram, positions = units @ units.transpose(1, 2), codes.transpose(0, 1).flatten(1)
+    if torch.jit.is_scripting():  # knows no autograd.Function
+        squared = ((gram @ positions) * positions).sum(1)
+    elif not _is_eager(codes):
+        squared = _packed(gram) @ _products(positions)
+    else:
+        squared = _QuadraticForms.apply(positions, _packed(gram))
+    return squared.unflatten(1, (codes.shape[0], codes.shape[2], codes.shape[3])).transpose(0, 1)
+
+
 # rows of `a a^T` that are taken together: few, so that little is computed twice, but long operations
 _ROWS = 8
 
 
-class _SquaredNorms(torch.autograd.Function):
-    """`n_c = a^T G_c a` for symmetric G: codes `(R, M)` and Gram matrices `(C, R, R)` to `(C, M)`.
-
-    Keeps nothing larger than the codes for the backward pass. Second derivatives exist.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, codes: Tensor, gram: Tensor) -> Tensor:
-        ctx.save_for_backward(codes, gram)
-        packed = _packed(gram)
-        if torch.compiler.is_compiling():
-            return packed @ _products(codes)
-        norms = codes.new_empty(len(gram), codes.shape[1])
-        for positions, products in _position_blocks(codes, packed.shape[1]):
-            _products(codes[:, positions], products)
-            torch.mm(packed, products, out=norms[:, positions])
-        return norms
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        codes, gram = ctx.saved_tensors
-        flat, (for_codes, for_gram) = gram.flatten(0, 1), ctx.needs_input_grad
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # differentiable
-            weighted = (grad.unsqueeze(1) * codes).flatten(0, 1)  # (C R, M)
-            grad_codes, grad_gram = 2 * (flat.t() @ weighted), codes @ weighted.t()
-        else:
-            grad_codes, grad_gram = torch.empty_like(codes), codes.new_zeros(len(codes), len(flat))
-            for positions, weighted in _position_blocks(codes, len(flat)):
-                a, g = codes[:, positions], grad[:, positions]
-                torch.mul(g.unsqueeze(1), a, out=weighted.unflatten(0, gram.shape[:2]))
-                if for_codes:
-                    torch.mm(flat.t(), weighted, out=grad_codes[:, positions])
-                if for_gram:
-                    grad_gram.addmm_(a, weighted.t())
-            grad_codes *= 2
-        return (
-            grad_codes if for_codes else None,
-            grad_gram.unflatten(1, gram.shape[:2]).transpose(0, 1) if for_gram else None,
-        )
-
-
-def _position_blocks(codes: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
-    """A few positions of codes `(R, M)` at a time, and memory for `size` intermediate numbers of each."""
-    total = codes.shape[1]
-    count = min(total, max(1, _BLOCK_CUDA // size) if codes.is_cuda else _POSITIONS)
-    memory = codes.new_empty(size * count)  # the same for all blocks, that it may stay in the cache
-    for start in range(0, total, count):
-        here = min(count, total - start)
-        yield slice(start, start + here), memory[: size * here].view(size, here)
-
-
 def _products(codes: Tensor, out: Tensor | None = None) -> Tensor:
-    """Codes `(R, M)` to the products of two of their entries, `(P, M)`, nearly every pair once."""
+    """Codes `(R, M)` to pairwise products of their entries, `(P, M)`; most pairs appear once."""
     starts = range(0, len(codes), _ROWS)
     if out is None:
         return torch.cat([(codes[i : i + _ROWS].unsqueeze(1) * codes[i:]).flatten(0, 1) for i in starts])
+    for some, others, products in _by_rows(codes, out):
+        torch.mul(some.unsqueeze(1), others, out=products)
+    return out
+
+
+def _products_backward(codes: Tensor, grad: Tensor, out: Tensor) -> None:
+    """The gradient of `_products` `(P, M)` to that of its codes `(R, M)`."""
+    out.zero_()
+    for (some, others, products), (to_some, to_others, _) in zip(
+        _by_rows(codes, grad), _by_rows(out, grad), strict=True
+    ):
+        to_some += (products * others).sum(1)
+        to_others += products.mul_(some.unsqueeze(1)).sum(0)
+
+
+def _by_rows(codes: Tensor, products: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """A few entries of a code, all from the first of them on, and the products of the two, `(some, others, M)`."""
     done = 0
-    for i in starts:
+    for i in range(0, len(codes), _ROWS):
         some, others = codes[i : i + _ROWS], codes[i:]
         count = len(some) * len(others)
-        torch.mul(some.unsqueeze(1), others, out=out[done : done + count].view(len(some), *others.shape))
+        yield some, others, products[done : done + count].view(len(some), *others.shape)
         done += count
-    return out
 
 
 def _packed(gram: Tensor) -> Tensor:
@@ -261,21 +352,191 @@ def _packed(gram: Tensor) -> Tensor:
     return torch.cat([torch.cat([r[..., :_ROWS], 2 * r[..., _ROWS:]], dim=2).flatten(1) for r in rows], dim=1)
 
 
-def _gram_norms(codes: Tensor, units: Tensor) -> Tensor:
-    gram = units @ units.transpose(1, 2)
-    positions = codes.flatten(0, 2)
-    if torch.jit.is_scripting():  # knows no autograd.Function
-        squared = ((positions @ gram) * positions).sum(-1)
-    else:
-        squared = _SquaredNorms.apply(positions.t().contiguous(), gram)
-    return squared.t().reshape(codes.shape[0], codes.shape[1], codes.shape[2], -1)
+class _QuadraticForms(torch.autograd.Function):
+    """`n_c = a^T G_c a`: codes `(R, M)` and packed symmetric matrices `(C, P)` to `(C, M)`.
+
+    Keeps nothing larger than the codes for the backward pass. All higher derivatives exist.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, codes: Tensor, packed: Tensor) -> Tensor:
+        ctx.save_for_backward(codes, packed)
+        norms = codes.new_empty(len(packed), codes.shape[1])
+        for positions, products in _position_blocks(codes, packed.shape[1], _POSITIONS):
+            _products(codes[:, positions], products)
+            torch.mm(packed, products, out=norms[:, positions])
+        return norms
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        codes, packed = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody differentiates again
+            grad_codes, grad_packed = _gradients(
+                packed @ _products(codes), ctx.saved_tensors, ctx.needs_input_grad, grad
+            )
+            return grad_codes, grad_packed
+        return _quadratic_forms_backward(codes, packed, grad)
 
 
-def squared_norms(codes: Tensor, units: Tensor) -> Tensor:
-    """`||v_c||^2`, `(N, h, w, C)`, of codes `(N, h, w, R)` (the last is 1) and units `(C, R, D)`; in at least fp32."""
-    dtype = torch.float32 if units.dtype != torch.float64 else torch.float64
-    codes, units = codes.to(dtype), units.to(dtype)
-    if torch.jit.is_scripting() or codes.is_meta:  # the meta device knows no autocast
-        return _gram_norms(codes, units)
-    with torch.autocast(codes.device.type, enabled=False):
-        return _gram_norms(codes, units)
+def _quadratic_forms_backward(codes: Tensor, packed: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    grad_codes, grad_packed = torch.empty_like(codes), torch.zeros_like(packed)
+    for positions, products in _position_blocks(codes, packed.shape[1], _POSITIONS):
+        a, g = codes[:, positions], grad[:, positions]
+        grad_packed.addmm_(g, _products(a, products).t())
+        _products_backward(a, torch.mm(packed.t(), g, out=products), grad_codes[:, positions])
+    return grad_codes, grad_packed
+
+
+# --- the layer in blocks, whose products with filters are never all there
+
+
+# elements of an intermediate result: on a CPU few enough that the allocator hands the same memory out again
+_BLOCK = 2**21
+_BLOCK_CUDA = 2**28
+# positions whose products of two entries of the code (up to 2,369 for rank 64) stay in the cache of a CPU's core
+_POSITIONS = 256
+
+
+def _is_eager(x: Tensor) -> bool:
+    return not (torch.jit.is_tracing() or torch.compiler.is_compiling() or x.is_meta)
+
+
+def _works_in_blocks(x: Tensor, weight: Tensor) -> bool:
+    """On a CPU in single or double precision: matrix products of half precision are slow on many."""
+    if not _is_eager(x) or x.device.type != "cpu" or x.numel() == 0 or x.dtype != weight.dtype:
+        return False
+    return _product_dtype(x, weight) in (torch.float32, torch.float64)
+
+
+class _BlockwiseDAUConv2d(torch.autograd.Function):
+    """The layer for images, A, and the units' filters, with a backward pass that computes their products again.
+
+    It keeps the codes `(N, R + 1, h, w)`, and of each unit its squared norm and `v^T x`. All higher derivatives exist.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, code_weight: Tensor, weight: Tensor, stride: int, padding: int, norm: str
+    ) -> Tensor:
+        codes = _codes(x, code_weight, stride, padding)
+        squared = squared_norms(codes, _units(weight, len(code_weight)))
+        aligned = _products_with_codes(x, weight, codes, stride, padding)
+        ctx.save_for_backward(x, code_weight, weight, codes, squared, aligned)
+        ctx.options = (stride, padding, norm)  # type: ignore[attr-defined]
+        return aligned * _bounding_factor(squared, norm)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, code_weight, weight, codes, squared, aligned = ctx.saved_tensors
+        stride, padding, norm = ctx.options
+        if torch.is_grad_enabled():  # somebody differentiates again
+            y = _factored(x, code_weight, weight, stride, padding, norm)
+            return *_gradients(y, (x, code_weight, weight), ctx.needs_input_grad[:3], grad), None, None, None
+
+        for_x, for_code_weight, for_weight = ctx.needs_input_grad[:3]
+        with torch.enable_grad():
+            leaves = aligned.detach().requires_grad_(), squared.detach().requires_grad_()
+            y = leaves[0] * _bounding_factor(leaves[1], norm)
+        grad_aligned, grad_squared = (_positions_last(one) for one in torch.autograd.grad(y, leaves, grad))
+
+        codes, filters = _positions_last(codes), weight.flatten(1)
+        with torch.enable_grad():
+            units = _units(weight.detach(), len(code_weight)).requires_grad_()
+            packed = _packed(units @ units.transpose(1, 2))
+        grad_codes, grad_packed = _quadratic_forms_backward(codes, packed.detach(), grad_squared)
+        grad_filters = None
+        if for_weight:
+            (grad_units,) = torch.autograd.grad(packed, units, grad_packed)
+            grad_filters = grad_units.flatten(0, 1)
+
+        grad_x = torch.empty_like(x) if for_x else None
+        grad_code_filters = torch.zeros_like(code_weight.flatten(1)) if for_code_weight else None
+        for images, positions, columns in _patches(x, weight.shape[2], stride, padding):
+            here = codes[:, positions], grad_aligned[:, positions], grad_codes[:, positions]
+            grad_columns = _aligned_backward(columns, filters, *here, grad_filters, for_x)
+            grad_code = here[2][:-1]  # the last entry is 1
+            if grad_code_filters is not None:
+                grad_code_filters.addmm_(grad_code, columns.t())
+            if grad_x is not None and grad_columns is not None:
+                grad_columns.addmm_(code_weight.flatten(1).t(), grad_code)
+                by_image = grad_columns.unflatten(1, (len(grad_x[images]), -1)).transpose(0, 1)
+                size = grad_x.shape[2:]
+                grad_x[images] = F.fold(by_image, size, weight.shape[2], padding=padding, stride=stride)
+        return (
+            grad_x,
+            None if grad_code_filters is None else grad_code_filters.view(code_weight.shape),
+            None if grad_filters is None else grad_filters.view(weight.shape),
+            None, None, None,
+        )  # fmt: skip
+
+
+def _gradients(
+    y: Tensor, inputs: tuple[Tensor, ...], needed: tuple[bool, ...], grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients that can be differentiated again, None for inputs that need none."""
+    wanted = [one for one, needs in zip(inputs, needed, strict=True) if needs]
+    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+    return tuple(next(found) if needs else None for needs in needed)
+
+
+def _products_with_codes(x: Tensor, weight: Tensor, codes: Tensor, stride: int, padding: int) -> Tensor:
+    """`v^T x`, `(N, C, h, w)`, of images and codes `(N, R + 1, h, w)`."""
+    filters, by_position = weight.flatten(1), _positions_last(codes)
+    aligned = x.new_empty(len(weight) // codes.shape[1], by_position.shape[1])
+    for _, positions, columns in _patches(x, weight.shape[2], stride, padding):
+        a, out = by_position[:, positions], aligned[:, positions]
+        for some, products in _position_blocks(columns, len(filters), _BLOCK // len(filters)):
+            torch.mm(filters, columns[:, some], out=products)
+            by_unit = products.unflatten(0, (len(out), len(a)))
+            torch.sum(by_unit.mul_(a[:, some]), 1, out=out[:, some])
+    return aligned.unflatten(1, (len(x), *codes.shape[2:])).transpose(0, 1).contiguous()
+
+
+def _aligned_backward(
+    columns: Tensor, filters: Tensor, codes: Tensor, grad: Tensor, grad_codes: Tensor, grad_filters: Tensor | None,
+    for_columns: bool,
+) -> Tensor | None:  # fmt: skip
+    """Backward of `sum_r a_r (B_r^T x)` for patches `(D, M)`, codes `(R + 1, M)` and a gradient `(C, M)`.
+
+    Adds to `grad_codes` and `grad_filters`; returns the gradient of the patches.
+    """
+    grad_columns = torch.empty_like(columns) if for_columns else None
+    for some, products in _position_blocks(columns, len(filters), _BLOCK // len(filters)):
+        by_unit = products.unflatten(0, (len(grad), len(codes)))
+        g = grad[:, some].unsqueeze(1)
+        if grad_filters is not None or grad_columns is not None:
+            torch.mul(g, codes[:, some], out=by_unit)
+        if grad_filters is not None:
+            grad_filters.addmm_(products, columns[:, some].t())
+        if grad_columns is not None:
+            torch.mm(filters.t(), products, out=grad_columns[:, some])
+        torch.mm(filters, columns[:, some], out=products)
+        grad_codes[:, some] += by_unit.mul_(g).sum(0)
+    return grad_columns
+
+
+def _positions_last(x: Tensor) -> Tensor:
+    """`(N, C, h, w)` to `(C, N h w)`."""
+    return x.transpose(0, 1).flatten(1)
+
+
+def _patches(x: Tensor, size: int, stride: int, padding: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Some images at a time, the positions of their outputs among all, and their patches, `(D, positions)`."""
+    height, width = _output_size(x, size, stride, padding)
+    count = max(1, _BLOCK // (x.shape[1] * size**2 * height * width))
+    for start in range(0, len(x), count):
+        images = slice(start, min(start + count, len(x)))
+        padded = F.pad(x[images], (padding, padding, padding, padding))
+        windows = padded.unfold(2, size, stride).unfold(3, size, stride)  # (n, C, h, w, k, k)
+        columns = windows.permute(1, 4, 5, 0, 2, 3).reshape(-1, (images.stop - start) * height * width)
+        yield images, slice(start * height * width, images.stop * height * width), columns
+
+
+def _position_blocks(codes: Tensor, size: int, count: int) -> Iterator[tuple[slice, Tensor]]:
+    """A few positions of `(R, M)` at a time, and memory for `size` intermediate numbers of each."""
+    total = codes.shape[1]
+    count = max(1, min(total, _BLOCK_CUDA // size if codes.is_cuda else count))
+    memory = codes.new_empty(size * count)  # the same for all blocks, that it may stay in the cache
+    for start in range(0, total, count):
+        here = min(count, total - start)
+        yield slice(start, start + here), memory[: size * here].view(size, here)

@@ -26,7 +26,6 @@ from timm.models import (
     checkpoint,
     generate_default_cfgs,
     register_model,
-    register_notrace_module,
     resolve_pretrained_cfg,
 )
 from timm.models._features import feature_take_indices
@@ -45,7 +44,27 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype == torch.float16 or x.dtype == torch.bfloat16 else x
 
 
-@register_notrace_module  # the size check branches on the input's shape
+def _lift(x: Tensor, width: int, in_chans: int, stride: int, reduction: int) -> Tensor:
+    h, w = x.shape[-2], x.shape[-1]
+    if h % reduction != 0 or w % reduction != 0:
+        nearest = [max(1, (size + reduction // 2) // reduction) * reduction for size in (h, w)]
+        raise ValueError(
+            f"Input size {h}x{w} does not fit: height and width must be multiples of {reduction} "
+            f"(the nearest size that fits is {nearest[0]}x{nearest[1]})."
+        )
+    if x.shape[1] != in_chans:
+        raise ValueError(f"Input has {x.shape[1]} channels, expected in_chans={in_chans}.")
+    x = F.pixel_unshuffle(x, stride)
+    copies = (width + x.shape[1] - 1) // x.shape[1]
+    x = x.repeat(1, copies, 1, 1)[:, :width]
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+# Both branch on the shape or the type of their input, which a symbolic trace does not know: it keeps them as calls.
+torch.fx.wrap("_at_least_float32")
+torch.fx.wrap("_lift")
+
+
 class Lift(nn.Module):
     """Pixels to trunk channels: `pixel_unshuffle`, then the channels repeated cyclically to the trunk width.
 
@@ -69,21 +88,7 @@ class Lift(nn.Module):
         self.reduction = reduction
 
     def forward(self, x: Tensor) -> Tensor:
-        h, w = x.shape[-2], x.shape[-1]
-        if h % self.reduction != 0 or w % self.reduction != 0:
-            raise ValueError(
-                f"Input size {h}x{w} does not fit: height and width must be multiples of {self.reduction} "
-                f"(the nearest size that fits is {self._nearest(h)}x{self._nearest(w)})."
-            )
-        if x.shape[1] != self.in_chans:
-            raise ValueError(f"Input has {x.shape[1]} channels, expected in_chans={self.in_chans}.")
-        x = F.pixel_unshuffle(x, self.stride)
-        copies = (self.width + x.shape[1] - 1) // x.shape[1]
-        x = x.repeat(1, copies, 1, 1)[:, : self.width]
-        return x.contiguous(memory_format=torch.channels_last)
-
-    def _nearest(self, size: int) -> int:
-        return max(1, (size + self.reduction // 2) // self.reduction) * self.reduction
+        return _lift(x, self.width, self.in_chans, self.stride, self.reduction)
 
     def extra_repr(self) -> str:
         return f"width={self.width}, in_chans={self.in_chans}, stride={self.stride}, reduction={self.reduction}"
@@ -189,7 +194,6 @@ class AlignedStage(nn.Module):
         return self.blocks(x)
 
 
-@register_notrace_module  # branches on the dtype and on the number of classes
 class ClassMapHead(nn.Module):
     """Global-average-pooling classifier without a linear layer.
 
@@ -210,10 +214,10 @@ class ClassMapHead(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.width = width
-        self.drop_rate = drop_rate
+        self.drop = nn.Dropout(drop_rate)
         self.centred = centred
         self.log_tau = nn.Parameter(torch.tensor(math.log(tau), device=device, dtype=dtype))
-        bias = None if logit_bias is None else torch.tensor(logit_bias, device=device, dtype=dtype)
+        bias = None if logit_bias is None else torch.tensor(float(logit_bias), device=device, dtype=dtype)
         self.logit_bias = None if bias is None else nn.Parameter(bias)
         self.reset(num_classes, pool_type)
 
@@ -247,7 +251,7 @@ class ClassMapHead(nn.Module):
         x = _at_least_float32(x)
         if self.pool_type == "avg":
             x = x.mean((2, 3), keepdim=True)
-        x = F.dropout(x, self.drop_rate, self.training)
+        x = self.drop(x)
         if not pre_logits and self.num_classes > 0:
             x = self._group_mean(x) * self.log_tau.to(x.dtype).exp()
             if self.logit_bias is not None:
@@ -490,6 +494,13 @@ class FeatureAlignedCNN(nn.Module):
         return maps
 
 
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: FeatureAlignedCNN) -> dict[str, Tensor]:
+    """Gives weights of a model without `logit_bias` the start value of a model that has one."""
+    if model.head.logit_bias is not None:
+        state_dict = {"head.logit_bias": model.head.logit_bias.detach(), **state_dict}
+    return state_dict
+
+
 def _cfg(**kwargs: Any) -> dict[str, Any]:
     return {
         "num_classes": 10, "input_size": (3, 224, 224), "pool_size": (14, 14), "crop_pct": 1.0, "crop_mode": "squash",
@@ -528,7 +539,8 @@ def _create_facnn(variant: str, pretrained: bool = False, **kwargs: Any) -> Feat
     overlay = local_overlay(variant, pretrained, kwargs)
     tag_args = _TAG_ARGS.get(resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg")).tag, {})
     return build_model_with_cfg(
-        FeatureAlignedCNN, variant, pretrained, pretrained_cfg_overlay=overlay,
+        FeatureAlignedCNN, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn,
+        pretrained_cfg_overlay=overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3, 4), flatten_sequential=True),
         **{"pretrained_model_args": tag_args, **tag_args, **kwargs},
     )  # fmt: skip

@@ -13,7 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["class_probabilities", "encode", "explanation_of", "forward_encoded", "has_encoding", "plain_model"]
+__all__ = [
+    "class_probabilities", "encode", "explanation_of", "forward_encoded", "has_encoding", "is_yes_or_no", "plain_model",
+]  # fmt: skip
 
 
 def plain_model(model: Any) -> Any:
@@ -34,8 +36,12 @@ def explanation_of(model: Any) -> str | None:
 
 def class_probabilities(model: Any, logits: Tensor) -> Tensor:
     """Probabilities of logits `(..., K)`: a sigmoid for each class, or the softmax over all, as the model says."""
-    sigmoid = getattr(plain_model(model), "output", "softmax") == "sigmoid"
-    return logits.sigmoid() if sigmoid else logits.softmax(-1)
+    return logits.sigmoid() if is_yes_or_no(model) else logits.softmax(-1)
+
+
+def is_yes_or_no(model: Any) -> bool:
+    """Whether each class is a yes-or-no question of its own, so that probabilities do not add up to one."""
+    return getattr(plain_model(model), "output", "softmax") == "sigmoid"
 
 
 def has_encoding(model: Any) -> bool:

@@ -1,33 +1,19 @@
-"""The model card of a face embedding network, from its training run and `evaluate-faces --json`."""
+"""The model card of a face embedding network, from its training run, `evaluate --json` and `tools.face_maps`"""
 
-import shutil
-from importlib import resources
+import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
-from timm.models._hub import save_config_for_hf
+from huggingface_hub import ModelCardData
 
-from tools.release.cards import Trained, _record_hash, evaluated_model
-from timm_interpretable.models.weights import CARD_FOLDERS
+from tools.release.benchmarks import RESULTS
+from tools.release.training import Release, Trained
 
 
-def write_face_card(name: str, trained: Trained, folder: Path, baseline: Trained | None = None) -> None:
-    """Fill `folder` with the released face model `arch.tag`, as `write_card` does for classifiers.
-
-    Raises:
-        ValueError: the model was evaluated on other pictures than the baseline, or at another size than its own.
-    """
-    model, evaluation = evaluated_model(name, trained, baseline, "pictures"), trained.evaluation
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(trained.weights, folder / "model.safetensors")
-    verification = dict(equal_error_rate=evaluation["eer"]["model"], threshold=evaluation["threshold"])
-    save_config_for_hf(
-        model,
-        str(folder / "config.json"),
-        model_config=dict(verification=verification),
-        model_args=dict(num_classes=0, in_chans=1),
-    )
+def face_card(name: str, release: Release, folder: Path) -> tuple[ModelCardData, str, dict[str, Any]]:
+    """Front matter, template, and what the template needs, formatted."""
+    model, baseline = release.model, release.baseline
+    evaluation, result = model.evaluation, model.result
     data = ModelCardData(
         model_name=name,
         library_name="timm",
@@ -35,25 +21,7 @@ def write_face_card(name: str, trained: Trained, folder: Path, baseline: Trained
         license="apache-2.0",
         tags=["timm", "interpretability", "explainability", "captum", "face-verification"],
     )
-    template = (resources.files(__package__) / "face_card_template.md").read_text(encoding="utf-8")
-    ModelCard.from_template(data, template_str=template, **_values(name, trained, baseline)).save(folder / "README.md")
-    if folder.resolve().parent in CARD_FOLDERS:
-        _record_hash(name, folder / "model.safetensors")
-
-
-def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, Any]:
-    """What the template needs, formatted."""
-    evaluation, result = trained.evaluation, trained.result
-    notes = resources.files(__package__) / "notes" / f"{name}.md"
-    explained = ""
-    if "maps" in evaluation:
-        genuine, impostor = evaluation["pairs"]
-        explained = (
-            f"{genuine} genuine and {impostor} impostor pairs of the verification, FAME with "
-            f"{evaluation['fame_steps']} steps, CorrRISE with {evaluation['corrrise_masks']} masks (Spearman):"
-        )
-    return dict(
-        name=name,
+    values = dict(
         size="{2} x {1}".format(*evaluation["input_size"]),
         threshold=f"{evaluation['threshold']:.3f}",
         eer={key: _percent(rate) for key, rate in evaluation["eer"].items()},
@@ -61,22 +29,14 @@ def _values(name: str, trained: Trained, baseline: Trained | None) -> dict[str, 
         images=evaluation["images"],
         pairs=f"{evaluation['genuine_pairs'] + evaluation['impostor_pairs']:,}",
         baseline=dict(eer=_percent(baseline.evaluation["eer"]["model"]), **_cost(baseline)) if baseline else None,
-        **_cost(trained),
-        explained=explained,
-        maps=_maps(evaluation.get("maps")),
-        command=evaluation["command"],
-        hardware_maps=evaluation["hardware"],
-        versions_maps=", ".join(f"{package} {version}" for package, version in evaluation["versions"].items()),
-        commands=[
-            f"timm-interpretable train {run.result['recipe']['name']} --data-dir DIR"
-            for run in (trained, baseline)
-            if run is not None
-        ],
-        training=_training(result["recipe"], result["pictures"]),
+        **_cost(model),
+        maps=_maps(name, evaluation["sha256"]),
+        commands=[*model.commands, *(baseline.commands if baseline else [])],
+        training=_settings(result["recipe"], result["pictures"]),
         hardware=result["hardware"],
         versions=f"torch {result['torch']}, timm {result['timm']}",
-        notes=notes.read_text(encoding="utf-8") if notes.is_file() else "",
     )
+    return data, "face_card_template.md", values
 
 
 def _percent(rate: float) -> str:
@@ -87,28 +47,39 @@ def _cost(run: Trained) -> dict[str, Any]:
     return dict(epochs=run.result["recipe"]["epochs"], cpu_minutes=f"{run.result['cpu_minutes']:.1f}")
 
 
-def _training(recipe: dict[str, Any], pictures: int) -> str:
-    loss = f"CosFace (margin {recipe['margin']:g}, scale {recipe['scale']:g})"
+def _settings(recipe: dict[str, Any], pictures: int) -> str:
     return (
-        f"{pictures} pictures; {loss}, {recipe['opt']}, learning rate {recipe['lr']:g} with "
-        f"{recipe['warmup_epochs']:g} warm-up epochs and cosine decay, weight decay {recipe['weight_decay']:g}, batch "
-        f"{recipe['batch_size']}, averaged weights ({recipe['ema_decay']:g}), fp32; random resized crops of "
-        f"{100 * recipe['crop'][0]:.0f} to {100 * recipe['crop'][1]:.0f} % of the area, mirrored with probability "
-        f"{recipe['hflip']:g}, brightness and contrast {recipe['jitter']:g}, a black rectangle with probability "
-        f"{recipe['erasing']:g}; seed {recipe['seed']}."
+        f"{pictures} pictures; CosFace (margin {recipe['margin']:g}, scale {recipe['scale']:g}), {recipe['opt']}, "
+        f"learning rate {recipe['lr']:g} with {recipe['warmup_epochs']:g} warm-up epochs and cosine decay, weight "
+        f"decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, averaged weights ({recipe['ema_decay']:g}), "
+        f"fp32; random resized crops of {100 * recipe['crop'][0]:.0f} to {100 * recipe['crop'][1]:.0f} % of the area, "
+        f"mirrored with probability {recipe['hflip']:g}, brightness and contrast {recipe['jitter']:g}, a black "
+        f"rectangle with probability {recipe['erasing']:g}; seed {recipe['seed']}."
     )
 
 
-def _maps(report: dict[str, dict[str, Any]] | None) -> str:
-    """A Markdown table, or nothing where no maps were evaluated."""
-    if report is None:
-        return ""
-    # no times: they are those of the machine and of what else it did
+def _maps(name: str, digest: str) -> dict[str, Any] | None:
+    """What `docs/results/faces_<name>.json` says of these weights; None where nobody measured their maps."""
+    file = RESULTS / f"faces_{name}.json"
+    report = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if report.get("sha256") != digest:
+        return None
+    genuine, impostor = report["pairs"]
+    return dict(
+        genuine=genuine, impostor=impostor, steps=report["fame_steps"], masks=report["corrrise_masks"],
+        command=report["command"], hardware=report["hardware"], table=maps_table(report["maps"]),
+        versions=", ".join(f"{package} {version}" for package, version in report["versions"].items()),
+    )  # fmt: skip
+
+
+def maps_table(maps: dict[str, dict[str, Any]]) -> str:
+    """Markdown, one row per method; without times, which are those of the machine and of what else it did."""
     columns = (
-        "method", "deletion", "insertion", "deletion, strict", "insertion, strict", "change e+", "change e-", "empty",
+        "method", "deletion ↓", "insertion ↑", "deletion, strict ↓", "insertion, strict ↑", "change e+", "change e-",
+        "empty",
     )  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name, row in report.items():
+    for name, row in maps.items():
         places = [(rule, kind) for rule in ("ties", "strict") for kind in ("deletion", "insertion")]
         areas = " | ".join(f"{row[rule][kind]:.2f}" for rule, kind in places)
         change = " | ".join(

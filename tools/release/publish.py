@@ -24,13 +24,14 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
 from timm_interpretable import __version__
-from tools.release.regression import REGRESSION_FILE, assert_unchanged
 from timm_interpretable.models.download import WEIGHTS_FILE, check_safetensors, download_weights, pinned_revision
 from timm_interpretable.models.weights import CARD_FOLDERS, card_folder, local_weights, released
+from tools.release.regression import REGRESSION_FILE, assert_unchanged
+from tools.release.training import PICTURE, TRAINING_FILE
 
 SPACE = "timm-interpretable"  # name of the Space's repository
-MODEL_FILES = ("README.md", "config.json", WEIGHTS_FILE, REGRESSION_FILE)
-OPTIONAL_FILES = ("maps.jpg",)
+MODEL_FILES = ("README.md", "config.json", WEIGHTS_FILE, REGRESSION_FILE, TRAINING_FILE)
+OPTIONAL_FILES = (PICTURE,)
 _PICKLES = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 
 

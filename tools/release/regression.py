@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from timm_interpretable.attr import ClassMap, InputContribution
+from timm_interpretable.attr import Context, own_method
 from timm_interpretable.data.images import eval_transform, load_image, sample_of, to_picture
 
 REGRESSION_FILE = "regression.safetensors"
@@ -42,11 +42,9 @@ def outputs(model: Any, pixels: Tensor) -> dict[str, Tensor]:
     x = ((pixels / 255 - mean) / std)[None]
     with torch.no_grad():
         logits = model(x).float()
-    result = {"logits": logits[0]}
-    kinds: dict[str, Any] = {"class_maps": ClassMap, "dynamic_weights": InputContribution}
-    attribution = next((kind(model) for name, kind in kinds.items() if hasattr(model, name)), None)
-    if attribution is not None:
-        result["map"] = attribution.attribute(x, target=logits.argmax(1)).sum(1)[0]
+    result, own = {"logits": logits[0]}, own_method(model)
+    if own is not None:
+        result["map"] = own.maps(Context.of(model))(x, logits.argmax(1, keepdim=True))[0, 0]
     return result
 
 

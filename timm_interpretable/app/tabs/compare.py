@@ -8,15 +8,14 @@ from typing import Any
 import gradio as gr
 
 from timm_interpretable.app import render, words
-from timm_interpretable.app.engine import Explanation, State, Waiting
+from timm_interpretable.app.engine import Explanation, Failure, Progress, State
 from timm_interpretable.app.images import PictureError
-from timm_interpretable.app.methods import METHODS
 from timm_interpretable.app.render import Style
-from timm_interpretable.app.service import Service, session_of
-from timm_interpretable.app.sidebar import Sidebar, empty
+from timm_interpretable.app.service import Service
+from timm_interpretable.app.sessions import Session
+from timm_interpretable.app.sidebar import LIKELIEST, Sidebar, empty
 
-NONE = ""
-OWN = ""  # every model's own first class
+NONE = ("(no third column)", "")
 COLUMNS = 3
 
 _ON_LOAD = """
@@ -41,13 +40,6 @@ _OPACITY = (
 _BLANK = '<div class="ti-empty"></div>'
 
 
-def labelled(service: Service, none: bool = False) -> list[tuple[str, str]]:
-    """Every model and method for a list to choose from."""
-    engine = service.engine
-    some = [(f"{engine.models.entry(c.model).title}: {METHODS[c.method].title}", str(c)) for c in engine.choices()]
-    return [("(no third column)", NONE), *some] if none else some
-
-
 def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     """The three columns with their choices."""
     pickers, results = _columns(service)
@@ -57,17 +49,19 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     def compare(
         first: str, second: str, third: str, target: str, palette: str, view: str, request: gr.Request
     ) -> Generator[list[Any]]:
-        yield from run(service, [first, second, third], target, Style(palette, view == "positive"), request)
+        style = Style(palette, view == "positive")
+        yield from run(service, service.sessions.of(request), [first, second, third], target, style)
 
     def pick(
         first: str, second: str, third: str, palette: str, view: str, request: gr.Request, event: gr.EventData
     ) -> Generator[list[Any]]:
         name = str(event._data.get("name", "")) if isinstance(event._data, dict) else ""
-        yield from run(service, [first, second, third], name, Style(palette, view == "positive"), request)
+        style = Style(palette, view == "positive")
+        yield from run(service, service.sessions.of(request), [first, second, third], name, style)
 
     def stop(request: gr.Request) -> list[Any]:
         """End what runs; what is there stays."""
-        service.turns.stop(session_of(request), "compare")
+        service.sessions.of(request).stop("compare")
         return [gr.skip()] * COLUMNS
 
     options: dict[str, Any] = dict(concurrency_limit=16, concurrency_id="compare", trigger_mode="multiple")
@@ -81,14 +75,15 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
 
 
 def _columns(service: Service) -> tuple[list[gr.Dropdown], list[gr.HTML]]:
+    choices = [(service.engine.title(choice), str(choice)) for choice in service.engine.choices()]
     pickers, results = [], []
     with gr.Row(elem_id="ti-columns", equal_height=False):
         for i in range(COLUMNS):
             with gr.Column(elem_classes="ti-column", min_width=260):
                 pickers.append(
                     gr.Dropdown(
-                        labelled(service, none=i == COLUMNS - 1), value=_default(service, i), container=False,
-                        label=f"Explanation {i + 1}", filterable=False, elem_classes="ti-picker",
+                        [NONE, *choices] if i == COLUMNS - 1 else choices, value=_default(service, i),
+                        container=False, label=f"Explanation {i + 1}", filterable=False, elem_classes="ti-picker",
                     )
                 )  # fmt: skip
                 results.append(
@@ -104,80 +99,89 @@ def _columns(service: Service) -> tuple[list[gr.Dropdown], list[gr.HTML]]:
 
 
 def _default(service: Service, column: int, data: str | None = None) -> str:
+    """What a column begins with; where there is less to compare, the first explanation again."""
     choices = service.engine.defaults(data)
-    return str(choices[column]) if column < len(choices) else NONE
+    if column < len(choices):
+        return str(choices[column])
+    return NONE[1] if column == COLUMNS - 1 else str(choices[0])
 
 
-def run(service: Service, texts: Sequence[str], target: str, style: Style, request: gr.Request) -> Generator[list[Any]]:
+def run(service: Service, session: Session, texts: Sequence[str], target: str, style: Style) -> Generator[list[Any]]:
     """The columns as HTML and the classes to choose from, as they become known."""
-    session = session_of(request)
-    turn = service.turns.begin(session, "compare")
+    this = session.begin("compare")
     try:
-        picture = service.shelf.get(session)
+        picture = session.picture()
     except PictureError as error:
         yield [empty(str(error)), _BLANK, _BLANK, gr.skip()]
         return
     chosen = [service.engine.choice(text) for text in texts if text]
     shown: list[State | None] = [None] * COLUMNS
     classes_shown = False
-    for states in service.engine.run(picture, chosen, target or None):
+    for states in service.engine.run(picture, chosen, target):
         update: list[Any] = [gr.skip()] * (COLUMNS + 1)
+        if session.overtaken("compare", this):
+            # the columns belong to a newer run; what is yielded last, gradio sends again at the end
+            yield update
+            return
+        if this.stopped:
+            update[: len(states)] = [_stopped(s) if isinstance(s, Progress) else gr.skip() for s in states]
+            yield update
+            return
         for i, state in enumerate(states):
             if state != shown[i]:
                 update[i], shown[i] = column(state, style, picture.notes), state
         update[len(states) : COLUMNS] = [_BLANK] * (COLUMNS - len(states))
         if isinstance(states[0], Explanation) and not classes_shown:
             update[COLUMNS], classes_shown = gr.update(choices=classes(states[0]), value=target), True
-        if service.turns.over(session, "compare", turn):
-            # the columns belong to a newer run, if there is one; what is yielded last, gradio sends again at the end
-            last: list[Any] = [gr.skip()] * (COLUMNS + 1)
-            if service.turns.stopped(session, "compare"):
-                last[: len(states)] = [_stopped(s) if isinstance(s, Waiting) else gr.skip() for s in states]
-            yield last
-            return
         yield update
 
 
 def classes(found: Explanation) -> list[tuple[str, str]]:
     """The likeliest classes of a model, for the class picker."""
-    order = found.look.probs.argsort()[::-1][:5]
-    likely = [
-        (f"{found.class_names[k]}  {words.percent(float(found.look.probs[k]))}", found.class_names[k]) for k in order
+    names, probs = found.model.class_names, found.prediction.probs
+    return [
+        LIKELIEST,
+        *((f"{names[k]}  {words.percent(float(probs[k]))}", names[k]) for k in probs.argsort()[::-1][:5]),
     ]
-    return [("each model’s own first", OWN), *likely]
 
 
 def column(state: State, style: Style, notes: tuple[str, ...] = ()) -> str:
-    if isinstance(state, Waiting):
+    if isinstance(state, Progress):
         return _waiting(state)
-    look = state.look
-    alt = words.alt_text(state)
-    kind, sentence = words.exactness(state)
-    height, width = look.seen.shape[:2]
-    asked = f"<b>“{escape(state.asked)}” is not a class of this model.</b> " if state.asked else ""
-    weights, inset = "", ""
-    if state.choice.method == "contributions" and state.weights is not None:
-        picture = render.address(render.enlarged(state.weights))
-        about = f"The weights for {escape(state.target_name)} as colours, on the pixels that speak for it"
-        weights = f'<img class="ti-weights" src="{picture}" alt="{about}">'
-        inset = (
-            f'<button type="button" class="ti-inset" data-swap aria-pressed="false" title="{about}">'
-            f'<img src="{picture}" alt=""><span>weights</span></button>'
-        )
+    if isinstance(state, Failure):
+        return empty(f"{state.title} could not be computed. {state.error}")
+    values, prediction = state.map.values, state.prediction
+    kind, sentence = words.completeness(state)
+    height, width = prediction.seen.shape[:2]
+    unknown = f"<b>“{escape(state.unknown)}” is not a class of this model.</b> " if state.unknown else ""
+    weights = _weights(state) if state.map.weights is not None else ""
     extra = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return (
         f'<article aria-label="{escape(state.title)}">'
-        f'<div class="ti-view">{render.stack(look.seen, state.values, style, alt)}{weights}{inset}</div>'
-        f"{render.scale(state.values, style)}"
+        f'<div class="ti-view">{render.stack(prediction.seen, values, style, words.alt_text(state))}{weights}</div>'
+        f"{render.scale(values, style)}"
         f'<p class="ti-sum ti-{kind}"><b>{kind if kind != "none" else "no sum"}</b> {sentence}</p>'
-        f"{render.bars(look.probs, state.class_names, state.target)}"
-        f'<p class="ti-foot">{asked}{words.number(state.seconds)} s, {width} × {height} pixels</p>'
+        f"{render.bars(prediction.probs, state.model.class_names, state.target)}"
+        f'<p class="ti-foot">{words.classes(state)}<br>{unknown}{width} × {height} pixels, '
+        f"{words.number(prediction.seconds + state.map.seconds)} s</p>"
         f"{f'<ul class=ti-notes>{extra}</ul>' if extra else ''}</article>"
     )
 
 
-def _waiting(state: Waiting) -> str:
-    name = METHODS[state.method].title
+def _weights(found: Explanation) -> str:
+    """The picture of the weights, hidden behind a small one that shows it."""
+    assert found.map.weights is not None
+    picture = render.address(render.enlarged(found.map.weights))
+    about = f"The weights for {escape(found.target_name)} as colours, on the pixels that speak for it"
+    return (
+        f'<img class="ti-weights" src="{picture}" alt="{about}">'
+        f'<button type="button" class="ti-inset" data-swap aria-pressed="false" title="{about}">'
+        f'<img src="{picture}" alt=""><span>weights</span></button>'
+    )
+
+
+def _waiting(state: Progress) -> str:
+    name = escape(state.title)
     text = f"{name} waits for its turn" if state.queued else f"{name}: {100 * state.fraction:.0f} %"
     return (
         f'<div class="ti-wait"><p>{text}</p>'
@@ -186,7 +190,5 @@ def _waiting(state: Waiting) -> str:
     )
 
 
-def _stopped(state: Waiting) -> str:
-    return (
-        f'<div class="ti-wait"><p>{METHODS[state.method].title} was stopped at {100 * state.fraction:.0f} %.</p></div>'
-    )
+def _stopped(state: Progress) -> str:
+    return f'<div class="ti-wait"><p>{escape(state.title)} was stopped at {100 * state.fraction:.0f} %.</p></div>'

@@ -1,6 +1,6 @@
-"""The class map of an FA-CNN, or the contributions of a CoDA-Net, after every block."""
+"""The map of a class after every layer of a network that explains itself."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -9,19 +9,18 @@ import gradio as gr
 import numpy as np
 
 from timm_interpretable.app import render, words
+from timm_interpretable.app.engine import Explanation
 from timm_interpretable.app.images import PictureError
+from timm_interpretable.app.models import of_data
 from timm_interpretable.app.render import Style
-from timm_interpretable.app.service import Service, session_of
+from timm_interpretable.app.service import Service
 from timm_interpretable.app.sidebar import SHOWN, Sidebar, empty
 from timm_interpretable.viz import Array
 
-_LEAD = {
-    "FA-CNN": "Every block keeps the channels in order, so the map of a class exists after each of them. Only the last "
-    "one adds up to the logit.",
-    "CoDA-Net": "What every position of each layer’s output contributes to the logit. At every depth the contributions "
-    "add up to the logit less its constant.",
-}
-_UNIT = {"FA-CNN": "block", "CoDA-Net": "layer"}
+_LEAD = (
+    "What speaks for the class after every layer of the network, from the first to the last. The number below each map "
+    "is what the map adds up to."
+)
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,12 @@ class _Film:
 
 
 def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
-    """A slider over the blocks, all of them in a strip, and an animation."""
-    entries = [e for e in service.engine.models.entries if e.family in _LEAD]
+    """A slider over the layers, all of them in a strip, and an animation."""
+    engine = service.engine
+    entries = engine.models.self_explaining()
     with gr.Row(elem_classes="ti-controls"):
         model = gr.Dropdown([(e.title, e.name) for e in entries], label="Model", filterable=False, scale=1)
-        block = gr.Slider(1, 8, value=8, step=1, label="After block", elem_id="ti-depth", scale=2, buttons=[])
+        layer = gr.Slider(1, 8, value=8, step=1, label="After layer", elem_id="ti-depth", scale=2, buttons=[])
     result = gr.HTML(empty(), js_on_load=None, apply_default_css=False, elem_classes="ti-plain")
 
     def draw(
@@ -49,49 +49,57 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     ) -> Generator[list[Any]]:
         style = Style(palette, view == "positive")
         try:
-            picture = service.shelf.get(session_of(request))
+            picture = service.sessions.of(request).picture()
         except PictureError as error:
             yield [empty(str(error)), gr.skip()]
             return
-        family = service.engine.models.entry(name).family
-        look, index, maps = service.engine.depth(picture, name, target or None)
+        found = engine.explain(picture, engine.choice(name), target)
+        maps = found.map.depth
+        if not maps:
+            yield [empty(f"{found.model.entry.title} has no maps after its layers."), gr.skip()]
+            return
         # the number comes from a page that may have shown another model
         at = min(max(int(number), 1), len(maps))
-        key, kept = (picture.digest, name, "film", index, style), service.engine.kept
-        film = kept.get(key)
+        key = (picture.digest, name, "film", found.target, style)
+        film = engine.cache.get(key)
         if film is None:
-            film = _film(look.seen, maps, style)
-            kept.put(key, film)
-        class_name = service.engine.models.get(name).class_names[index]
-        html = _drawn(family, look.seen, class_name, maps, at, style, film)
-        yield [html, gr.update(maximum=len(maps), value=at, label=f"After {_UNIT[family]}")]
+            film = _film(found.prediction.seen, maps, style)
+            engine.cache.put(key, film)
+        yield [_drawn(found, at, style, film), gr.update(maximum=len(maps), value=at)]
 
-    inputs = [model, block, side.target, side.palette, side.view]
-    side.show("depth", tab, draw, inputs, [result, block], [model, block], **SHOWN)
-    side.on_example(model, lambda data: next(e.name for e in entries if e.data == data))
+    inputs = [model, layer, side.target, side.palette, side.view]
+    side.show("depth", tab, draw, inputs, [result, layer], [model, layer], **SHOWN)
+    side.on_example(model, lambda data: of_data(entries, data)[0].name)
 
 
-def _film(seen: Array, maps: list[Array], style: Style) -> _Film:
-    frames = [render.laid_over(seen, one, style) for one in maps]
+def _film(seen: Array, maps: Sequence[Array], style: Style) -> _Film:
+    frames = [render.laid_over(seen, one, style, _signed(maps)) for one in maps]
     thumbnails = tuple(render.address(np.ascontiguousarray(frame[::2, ::2])) for frame in frames)
     return _Film(thumbnails, render.data_url(render.animation(frames), "image/gif"))
 
 
-def _drawn(family: str, seen: Array, name: str, maps: list[Array], at: int, style: Style, film: _Film) -> str:
-    unit, values = _UNIT[family], maps[at - 1]
-    alt = f"Map of {name} after {unit} {at} of {len(maps)}; strongest at the {words.place(values)}"
+def _signed(maps: Sequence[Array]) -> bool:
+    """A colour means the same after every layer."""
+    return any(bool(one.min() < 0) for one in maps)
+
+
+def _drawn(found: Explanation, at: int, style: Style, film: _Film) -> str:
+    seen, name, maps = found.prediction.seen, found.target_name, found.map.depth
+    values, sums = maps[at - 1], [words.number(float(one.sum(dtype=np.float64))) for one in maps]
+    alt = f"Map of {name} after layer {at} of {len(maps)}; strongest at the {words.place(values)}"
     panels = "".join(
         f'<li class="{"ti-now" if i == at else ""}"><figure><img src="{picture}" alt="">'
-        f"<figcaption>{unit} {i}</figcaption></figure></li>"
-        for i, picture in enumerate(film.thumbnails, start=1)
+        f"<figcaption>layer {i}<br>{total}</figcaption></figure></li>"
+        for i, (picture, total) in enumerate(zip(film.thumbnails, sums, strict=True), start=1)
     )
-    total = words.number(float(values.sum(dtype=np.float64)))
     height, width = values.shape
+    signed = _signed(maps)
     return (
-        f'<div class="ti-pair"><div><div class="ti-view">{render.stack(seen, values, style, alt)}</div>'
-        f"{render.scale(values, style)}"
-        f'<p class="ti-foot">{escape(name)}, after {unit} {at}: {width} × {height} values, sum {total}</p></div>'
-        f'<div><p class="ti-lead">{_LEAD[family]}</p><ol class="ti-strip" aria-label="All depths">{panels}</ol>'
+        f'<div class="ti-pair"><div><div class="ti-view">{render.stack(seen, values, style, alt, signed)}</div>'
+        f"{render.scale(values, style, signed)}"
+        f'<p class="ti-foot">{escape(name)}, after layer {at}: {width} × {height} values, which add up to '
+        f"{sums[at - 1]}</p></div>"
+        f'<div><p class="ti-lead">{_LEAD}</p><ol class="ti-strip" aria-label="All layers">{panels}</ol>'
         f'<div class="ti-film"><img src="{film.animation}" alt="The maps one after the other, as an animation">'
         f'<a class="ti-download" download="through-depth.gif" href="{film.animation}">Download the animation (GIF)</a>'
         "</div></div></div>"

@@ -1,27 +1,25 @@
 """Two pictures of faces: how similar, and which parts speak for it and against it."""
 
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-import timm_interpretable
 from timm_interpretable.app import faces, render, words
 from timm_interpretable.app.cards import equal_error_rate
 from timm_interpretable.app.components import PictureInput, Sent
-from timm_interpretable.app.engine import Waiting
+from timm_interpretable.app.engine import Progress
+from timm_interpretable.app.examples import face_examples
 from timm_interpretable.app.images import PictureError
 from timm_interpretable.app.models import FACES
 from timm_interpretable.app.render import Style
-from timm_interpretable.app.service import Service, session_of
+from timm_interpretable.app.service import Service
 from timm_interpretable.app.sidebar import Sidebar
 
 _LEAD = """<p class="ti-lead">A small network of grey portraits, trained on 30 people: it is here to be explained,
 not to identify anybody{rate}. No face is looked for: each picture should show one upright face that fills it.
 </p>"""
 _PLACES = ("first", "second")
-_SAMPLES = Path(timm_interpretable.__file__).resolve().parent / "samples" / "faces"
 _TEXTS = {
     "similar, first": "similar parts of the first",
     "dissimilar, first": "dissimilar parts of the first",
@@ -55,30 +53,27 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
 
     def reader(place: str) -> Callable[..., None]:
         def read(sent: Sent | None, request: gr.Request) -> None:
-            if sent is None:
-                service.shelf.take(session_of(request), place)
-            else:
-                service.shelf.put(session_of(request), place, sent.picture, sent.file)
+            service.sessions.of(request).show(sent, place)
 
         return read
 
     def compare(which: str, palette: str, request: gr.Request) -> Generator[Any]:
-        session = session_of(request)
-        turn = service.turns.begin(session, "faces")
+        session = service.sessions.of(request)
+        this = session.begin("faces")
         try:
-            both = [service.shelf.get(session, place) for place in _PLACES]
+            both = [session.picture(place) for place in _PLACES]
         except PictureError:
-            yield '<p class="ti-lead">Two pictures of faces are needed.</p>'
+            yield '<p class="ti-lead">Two pictures of faces are needed. Please choose both.</p>'
             return
         for state in faces.run(service.engine, both[0], both[1], which):
-            if service.turns.over(session, "faces", turn):
+            if this.stopped or session.overtaken("faces", this):
                 # as in `compare.run`
-                yield '<p class="ti-lead">Stopped.</p>' if service.turns.stopped(session, "faces") else gr.skip()
+                yield '<p class="ti-lead">The comparison was stopped.</p>' if this.stopped else gr.skip()
                 return
-            yield _waiting(state) if isinstance(state, Waiting) else _drawn(state, Style(palette))
+            yield _waiting(state) if isinstance(state, Progress) else _drawn(state, Style(palette))
 
     def stop(request: gr.Request) -> Any:
-        service.turns.stop(session_of(request), "faces")
+        service.sessions.of(request).stop("faces")
         return gr.skip()
 
     quiet: dict[str, Any] = dict(show_progress="hidden", api_visibility="private")
@@ -96,16 +91,8 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     result.stop(stop, None, [result], queue=False, api_name="page_stop", **quiet)
 
 
-def face_examples() -> dict[str, tuple[Path, Path]]:
-    """Pairs of faces that the project has drawn; no picture of a person is among them."""
-    return {
-        "one drawn person": (_SAMPLES / "a1.png", _SAMPLES / "a2.png"),
-        "two drawn people": (_SAMPLES / "a1.png", _SAMPLES / "b1.png"),
-    }
-
-
-def _waiting(state: Waiting) -> str:
-    name = faces.METHODS[state.method]
+def _waiting(state: Progress) -> str:
+    name = state.title
     text = f"{name} waits for its turn" if state.queued else f"{name}: {100 * state.fraction:.0f} %"
     return (
         f'<div class="ti-wait ti-wide"><p>{text}</p>'

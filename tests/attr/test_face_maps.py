@@ -3,9 +3,8 @@
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 
-from timm_interpretable.metrics import FaceMaps, face_methods, grad_cam, verification_report
+from timm_interpretable.attr.faces import face_methods
 
 NAMES = ["FAME", "CorrRISE", "Grad-CAM", "random"]
 
@@ -44,7 +43,7 @@ def test_maps_have_the_size_of_the_probes_and_no_negative_value(method, pairs):
     torch.manual_seed(0)
     model = timm.create_model("face_resnet10").eval()
     references = torch.randn(4, model.num_features)
-    maps = face_methods(model, n_steps=3, n_masks=8)[method](probes, references, genuine)
+    maps = face_methods(model, n_steps=3, n_samples=8)[method](probes, references, genuine)
     for one in maps:
         assert one.shape == (4, 24, 20)
         assert one.isfinite().all()
@@ -53,7 +52,7 @@ def test_maps_have_the_size_of_the_probes_and_no_negative_value(method, pairs):
 
 @pytest.mark.parametrize("name", ["CorrRISE", "Grad-CAM"])
 def test_what_is_alike_lies_left_and_what_differs_right(name, pairs):
-    similar, dissimilar = face_methods(LeftAndRight(), n_masks=200)[name](*pairs, torch.ones(4, dtype=torch.bool))
+    similar, dissimilar = face_methods(LeftAndRight(), n_samples=200)[name](*pairs, torch.ones(4, dtype=torch.bool))
     assert similar[..., :8].sum() > 5 * similar[..., 12:].sum()
     assert dissimilar[..., 12:].sum() > 5 * dissimilar[..., :8].sum()
 
@@ -76,50 +75,43 @@ def test_masks_and_chance_follow_the_seed(pairs):
     genuine = torch.ones(4, dtype=torch.bool)
     for name in ("CorrRISE", "random"):
         first, again, other = (
-            face_methods(LeftAndRight(), n_masks=20, seed=seed)[name](*pairs, genuine).similar for seed in (1, 1, 2)
+            face_methods(LeftAndRight(), n_samples=20, seed=seed)[name](*pairs, genuine).similar for seed in (1, 1, 2)
         )
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
 
-def test_grad_cam_of_the_cosine_is_grad_cam_by_definition(pairs):
+def test_batch_size_bounds_a_pass_and_changes_nothing(pairs):
+    sizes = []
+
+    class Noting(LeftAndRight):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    genuine = torch.ones(4, dtype=torch.bool)
+    for name in ("FAME", "CorrRISE"):
+        expected = face_methods(LeftAndRight(), n_steps=3, n_samples=20)[name](*pairs, genuine)
+        for size in (3, 10):
+            sizes.clear()
+            found = face_methods(Noting().eval(), n_steps=3, n_samples=20, batch_size=size)[name](*pairs, genuine)
+            assert max(sizes) <= size
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="batch_size=0 is out of range"):
+        face_methods(LeftAndRight(), batch_size=0)
+
+
+def test_fames_maps_are_in_units_of_the_image(pairs):
     probes, references = pairs
-    torch.manual_seed(0)
-    model = timm.create_model("face_resnet10").eval()
-    references = torch.randn(4, model.num_features)
-    cam = grad_cam(model, probes, lambda outputs: F.cosine_similarity(outputs, references))
-    features = model.forward_features(probes)
-    score = F.cosine_similarity(features.mean((2, 3)), references)
-    for i in range(4):
-        (grad,) = torch.autograd.grad(score[i], features, retain_graph=True)
-        expected = (grad[i].mean((1, 2))[:, None, None] * features[i]).sum(0).relu()
-        torch.testing.assert_close(cam[i], expected, rtol=1e-4, atol=1e-6)
+    maps = face_methods(LeftAndRight(), n_steps=4)["FAME"](probes, references, torch.zeros(4, dtype=torch.bool))
+    assert 0 < maps.similar.max() <= 4 / 255 + 1e-6
+    assert 0 < maps.dissimilar.max() <= 4 / 255 + 1e-6
 
 
-def test_report(pairs):
-    probes, references = pairs
-    genuine = torch.tensor([True, True, False, False])
-    methods = face_methods(LeftAndRight(), n_steps=3, n_masks=50)
-    report = verification_report(LeftAndRight(), methods, probes, references, genuine, 0.8, batch_size=3)
-    assert list(report) == NAMES
-    for row in report.values():
-        for rule in ("ties", "strict"):
-            for kind in ("deletion", "insertion"):
-                assert 0 <= row[rule][kind] <= 100
-                assert len(row[rule]["curves"][kind]) == 11
-        assert row["seconds"] > 0
-    # hiding what is alike makes them less so, hiding what differs more
-    for name in ("CorrRISE", "Grad-CAM"):
-        assert all(change < -0.01 for change in report[name]["change"]["similar"].values())
-        assert all(change > 0.01 for change in report[name]["change"]["dissimilar"].values())
-
-
-def test_report_counts_empty_maps(pairs):
-    probes, references = pairs
-    genuine = torch.tensor([True, False, False, False])
-    nothing = {"nothing": lambda x, other, same: FaceMaps(torch.zeros(4, 24, 20), torch.ones(4, 24, 20))}
-    row = verification_report(LeftAndRight(), nothing, probes, references, genuine, 0.8)["nothing"]
-    assert row["empty"] == {
-        "similar": {"genuine": 1, "impostor": 3},
-        "dissimilar": {"genuine": 0, "impostor": 0},
-    }
+def test_progress_can_be_forced(pairs, capsys):
+    genuine = torch.ones(4, dtype=torch.bool)
+    for show, shown in ((None, False), (False, False), (True, True)):
+        for name in ("FAME", "CorrRISE"):
+            face_methods(LeftAndRight(), 2, 4, show_progress=show)[name](*pairs, genuine)
+        err = capsys.readouterr().err
+        assert ("FAME" in err and "CorrRISE" in err) == shown
