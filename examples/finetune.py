@@ -1,4 +1,4 @@
-"""Fine-tune a released model on other classes, and check that its maps still add up to its logits.
+"""Fine-tune a released model on other classes, and check what its maps add up to.
 
     python examples/finetune.py --data-dir DIR --classes cat dog
 
@@ -18,7 +18,7 @@ from timm.data import create_transform, resolve_data_config
 from torch.utils.data import DataLoader, Subset
 
 import timm_interpretable  # noqa: F401  registers the models
-from timm_interpretable.attr import ClassMap, InputContribution
+from timm_interpretable.attr import Context, own_method
 from timm_interpretable.data.datasets import open_split
 
 
@@ -51,6 +51,9 @@ def main() -> None:
     transform = create_transform(**resolve_data_config(pretrained_cfg=pretrained_cfg))
     data, names = open_split(args.data_dir, args.train_split, transform)
     classes = args.classes or names
+    unknown = [name for name in classes if name not in names]
+    if unknown:
+        parser.error(f"{args.train_split} has no folder {', '.join(unknown)}, expected some of: {', '.join(names)}")
     model = timm.create_model(args.model, pretrained=True, num_classes=len(classes))
     train = only(data, names, classes, args.limit)
     test = only(*open_split(args.data_dir, args.eval_split, transform), classes, args.limit)
@@ -69,18 +72,13 @@ def main() -> None:
             schedule.step()
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}, accuracy {accuracy(model, test):.4f} on {len(test)} images")
 
-    model.eval()
     x = torch.stack([test[i][0] for i in range(min(32, len(test)))])
     with torch.no_grad():
-        logits = model(x)
-    if hasattr(model, "class_maps"):
-        attribution, bias = ClassMap(model), 0.0
-    else:
-        attribution, bias = InputContribution(model), model.logit_bias
-    top = logits.argmax(1)
-    total = attribution.attribute(x, target=top).sum((1, 2, 3))
-    error = (total - (logits.gather(1, top[:, None])[:, 0] - bias)).abs().max()
-    print(f"maps of {len(x)} images add up to their logits: largest error {error.item():.1e}")
+        logits = model.eval()(x)
+    top, own, context = logits.argmax(1), own_method(model), Context.of(model)
+    total = own.maps(context)(x, top[:, None]).sum((1, 2, 3))
+    error = (total - own.sums_to.score(context, x, logits, top)).abs().max()
+    print(f"maps of {len(x)} images add up to {own.sums_to.words}: largest error {error.item():.1e}")
 
 
 def accuracy(model: torch.nn.Module, data: Subset) -> float:

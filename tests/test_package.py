@@ -16,6 +16,7 @@ import timm_interpretable
 from timm_interpretable.models.weights import released
 
 ROOT = Path(__file__).parent.parent
+SMALL = sorted(name for name in released() if not name.startswith("baseline_"))  # these the wheel carries
 
 
 def call(*command: str, cwd: Path) -> str:
@@ -62,15 +63,25 @@ def test_released_models_load_offline_from_the_wheel(installed, tmp_path):
 import timm, timm_interpretable as t
 print(t.__file__)
 for name in ("facnn_resnet18", *t.weights_source()):
-    timm.create_model(name, pretrained=True)
-    print(name, *t.weights_source(name))
+    if not name.startswith("baseline_"):
+        timm.create_model(name, pretrained=True)
+        print(name, *t.weights_source(name))
 """
     done = run(installed, tmp_path, "-c", code)
     assert done.returncode == 0, done.stderr
     file, *models = done.stdout.splitlines()
     assert file.startswith(str(installed))
-    assert len(models) == 1 + len(released())
+    assert len(models) == 1 + len(SMALL)
     assert all(f" bundled {installed}" in line for line in models)
+
+
+def test_a_model_that_the_wheel_does_not_carry_says_where_it_is(installed, tmp_path):
+    code = "import timm, timm_interpretable; timm.create_model('baseline_resnet18', pretrained=True)"
+    done = run(installed, tmp_path, "-c", code)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert "WeightsError: " in message
+    assert "baseline_resnet18.imagenette" in message
 
 
 def test_the_wheel_explains_its_samples(installed, tmp_path):
@@ -83,11 +94,12 @@ def test_contents_and_size(sdist, wheel):
     with zipfile.ZipFile(wheel) as archive:
         inside = archive.namelist()
     root = "timm_interpretable"
-    for file in ("py.typed", "models/released.json", "hub/card_template.md", "hub/card_use.md", "samples/cat.jpg"):
+    for file in ("py.typed", "models/released.json", "samples/cat.jpg"):
         assert f"{root}/{file}" in inside
-    for name in released():
-        for file in ("README.md", "config.json", "model.safetensors", "regression.safetensors"):
+    for name in SMALL:
+        for file in ("README.md", "config.json", "model.safetensors", "regression.safetensors", "training.json"):
             assert f"{root}/hub_cards/{name}/{file}" in inside
+    assert {file.split("/")[2] for file in inside if file.startswith(f"{root}/hub_cards/")} == set(SMALL)
     assert any(re.fullmatch(r"timm_interpretable-[^/]+\.dist-info/licenses/LICENSE", file) for file in inside)
     assert {file.split("/")[0] for file in inside} == {root, f"{root}-{version('timm-interpretable')}.dist-info"}
     kinds = {Path(file).suffix for file in inside if not file.split("/")[0].endswith(".dist-info")}
@@ -98,9 +110,49 @@ def test_contents_and_size(sdist, wheel):
     with tarfile.open(sdist) as archive:
         packed = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "examples/finetune.py"} <= packed
-    assert {"tests/test_package.py", "tools/render_samples.py"} <= packed
-    for file in (wheel, sdist):
-        assert file.stat().st_size < 100e6  # PyPI's limit for a file
+    assert {"tests/test_package.py", "tools/render_samples.py", "tools/release/card_template.md"} <= packed
+    assert not [name for name in packed if name.startswith(("hub_cards/baseline_", "runs/", ".ci/"))]
+    assert wheel.stat().st_size < 35e6
+    assert sdist.stat().st_size < 35e6
+
+
+HEAVY = ("torch", "timm", "captum", "matplotlib", "numpy", "PIL", "rich", "gradio", "pandas", "torchvision")
+
+
+@pytest.mark.parametrize(
+    "command", [["--help"], ["--version"], ["explain", "--help"], ["benchmark", "--help"], ["evaluate"]]
+)
+@pytest.mark.parametrize("start", ["script", "module"])
+def test_a_help_text_imports_nothing_heavy(start, command, tmp_path):
+    """What torch and timm need is seconds; a help text, or a line about a missing option, needs none of them."""
+    script = Path(sys.executable).with_name("timm-interpretable")
+    begin = [str(script)] if start == "script" else ["-m", "timm_interpretable.cli"]
+    if start == "script" and not script.is_file():
+        pytest.skip("the package is not installed: pip install -e .")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *begin, *command], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ("Usage" in done.stdout + done.stderr) or command == ["--version"]
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "typer" in imported
+    assert not imported & set(HEAVY)
+
+
+def test_the_package_registers_its_models_and_shows_its_parts(tmp_path):
+    code = """
+import timm_interpretable as t
+import timm
+assert "facnn_resnet18" in timm.list_models()
+assert t.attr.ClassMap and t.metrics.energy_in_box and t.models.FeatureAlignedCNN and t.weights_source
+assert {"attr", "metrics", "models", "weights_source"} <= set(dir(t))
+try:
+    t.nothing
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "module 'timm_interpretable' has no attribute 'nothing'"
 
 
 def test_twine_finds_nothing_wrong(sdist, wheel):

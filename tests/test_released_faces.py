@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from timm_interpretable.cli import app
 from timm_interpretable.data.images import eval_transform, load_image
-from tools.release.regression import REGRESSION_FILE, assert_unchanged
 from timm_interpretable.models import VERIFICATION_THRESHOLDS
 from timm_interpretable.models.weights import card_folder, local_weights, released
+from tools.release.regression import REGRESSION_FILE, assert_unchanged
 
 NAME = "face_resnet10.orl"
 DATA = os.environ.get("TIMM_INTERPRETABLE_DATA")
@@ -34,7 +34,7 @@ def test_the_folder_is_a_hub_repository():
     folder = card_folder(NAME)
     assert NAME in released()
     assert local_weights(NAME) == folder / "model.safetensors"
-    files = ["README.md", "config.json", "model.safetensors", "regression.safetensors"]
+    files = ["README.md", "config.json", "model.safetensors", "regression.safetensors", "training.json"]
     assert sorted(p.name for p in folder.iterdir()) == files
     assert (folder / "model.safetensors").stat().st_size < 12 * 2**20
     x = torch.rand(2, 1, 112, 92)
@@ -87,7 +87,7 @@ def test_colour_model_is_the_grey_model(channels):
 
 @needs_faces
 def test_the_rate_is_the_published_one(tmp_path):
-    args = ["evaluate-faces", "--data-dir", str(FACES), "--device", "cpu", "--pairs", "0"]
+    args = ["evaluate", "--model", NAME, "--data-dir", str(FACES), "--device", "cpu"]
     result = CliRunner().invoke(app, [*args, "--json", str(tmp_path / "report.json")])
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "report.json").read_text())

@@ -27,8 +27,8 @@ from PIL import Image
 from torch import Tensor
 
 __all__ = [
-    "COLOURS", "ValueRange", "elide", "explanation_figure", "heat_layer", "is_flat", "overlay", "spelled", "value_range",
-    "verification_figure", "weight_picture", "without_outliers",
+    "COLOURS", "ValueRange", "elide", "explanation_figure", "heat_layer", "is_flat", "overlay", "spelled",
+    "value_range", "verification_figure", "weight_picture", "without_outliers",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]

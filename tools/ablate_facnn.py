@@ -1,7 +1,7 @@
 """Short runs over the design space of FA-CNN: accuracy, localisation and cost of each variant, at equal epochs.
 
-    python tools/ablate_facnn.py --data-dir DIR                # every variant
-    python tools/ablate_facnn.py --data-dir DIR --only resnet18 "C 192, stride 4"
+    python -m tools.ablate_facnn --data-dir DIR                # every variant
+    python -m tools.ablate_facnn --data-dir DIR --only resnet18 "C 192, stride 4"
 
 DIR holds Imagenette as `train*.tar`, `val.tar`, `boxed.tar` and `boxed_boxes.csv`. Protocol: 96 px random crops of
 112 px images, flip, AdamW 2e-3 one-cycle, 5 epochs, batch 64, label smoothing 0.1, bf16, one thread, one seed; accuracy

@@ -1,4 +1,4 @@
-"""Render the sample pictures that the project draws itself: `python tools/render_samples.py [FOLDER]`.
+"""Render the sample pictures that the project draws itself: `python -m tools.render_samples [FOLDER]`.
 
 Numpy and Pillow only, seeded: the same files on every machine with the same versions of both.
 """

@@ -24,7 +24,7 @@ class Served:
 
 def start(settings: Settings, models: Models | None = None):
     """A generator: the served application, closed at the end."""
-    pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
+    pytest.importorskip("gradio", reason="no gradio: pip install 'timm-interpretable[test]'")
     from timm_interpretable.app.examples import bundled_examples
     from timm_interpretable.app.page import build, launch_options, private_cache
     from timm_interpretable.app.service import Service

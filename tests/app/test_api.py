@@ -7,7 +7,6 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import timm
@@ -22,8 +21,9 @@ from timm_interpretable.data.images import eval_transform
 
 from .conftest import SAMPLES
 
+httpx = pytest.importorskip("httpx", reason="no httpx: pip install 'timm-interpretable[test]'")
 Client, handle_file = (
-    getattr(pytest.importorskip("gradio_client", reason="gradio is not installed (extra `page`)"), name)
+    getattr(pytest.importorskip("gradio_client", reason="no gradio: pip install 'timm-interpretable[test]'"), name)
     for name in ("Client", "handle_file")
 )
 

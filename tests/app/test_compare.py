@@ -2,7 +2,7 @@
 
 import pytest
 
-gr = pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
+gr = pytest.importorskip("gradio", reason="no gradio: pip install 'timm-interpretable[test]'")
 from timm_interpretable.app.components import Sent  # noqa: E402
 from timm_interpretable.app.images import read_picture  # noqa: E402
 from timm_interpretable.app.render import Style  # noqa: E402

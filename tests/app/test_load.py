@@ -12,7 +12,6 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +20,8 @@ from timm_interpretable.app.engine import Engine
 from timm_interpretable.app.images import read_picture
 from timm_interpretable.app.settings import Settings
 
-pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
+pytest.importorskip("gradio", reason="no gradio: pip install 'timm-interpretable[test]'")
+httpx = pytest.importorskip("httpx", reason="no httpx: pip install 'timm-interpretable[test]'")
 
 SERVER = """
 from timm_interpretable.app.page import serve

@@ -1,18 +1,18 @@
-"""The page in Debian's Chromium, as somebody uses it."""
+"""The page in Chromium, as somebody uses it."""
 
 import base64
 import io
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `page`)")
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'timm-interpretable[test]'")
 from .conftest import SAMPLES  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 _CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 WAIT = 60_000  # milliseconds; the machine may be busy
 
@@ -20,7 +20,10 @@ WAIT = 60_000  # milliseconds; the machine may be busy
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *_CAMERA])
+        chromium = CHROMIUM or playwright.chromium.executable_path
+        if not Path(chromium).is_file():
+            pytest.skip("no browser: playwright install chromium")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *_CAMERA])
         yield browser
         browser.close()
 

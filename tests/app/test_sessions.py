@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
-from timm_interpretable.app import sessions as module  # noqa: E402
-from timm_interpretable.app.components import Sent  # noqa: E402
-from timm_interpretable.app.images import Picture, PictureError  # noqa: E402
-from timm_interpretable.app.sessions import Sessions  # noqa: E402
+pytest.importorskip("gradio", reason="no gradio: pip install 'timm-interpretable[test]'")
+from timm_interpretable.app import sessions as module
+from timm_interpretable.app.components import Sent
+from timm_interpretable.app.images import Picture, PictureError
+from timm_interpretable.app.sessions import Sessions
 
 
 def page(name: str) -> SimpleNamespace:

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 from huggingface_hub import RepoCard
 
 from timm_interpretable.data.images import sample_images
-from tools.release.publish import space_upload
 from timm_interpretable.models.weights import released
+from tools.release.publish import space_upload
+
+httpx = pytest.importorskip("httpx", reason="no httpx: pip install 'timm-interpretable[test]'")
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = ROOT / "spaces_app"
@@ -44,7 +45,7 @@ def test_it_can_be_published():
 @pytest.mark.slow
 def test_the_folder_alone_starts(tmp_path):
     """Copied elsewhere, with its requirements and nothing else of this project, it answers."""
-    gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed (extra `page`)")
+    gradio_client = pytest.importorskip("gradio_client", reason="no gradio: pip install 'timm-interpretable[test]'")
     wheels, folder = tmp_path / "wheels", tmp_path / "space"
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)], cwd=ROOT, check=True)
     shutil.copytree(SPACE, folder)

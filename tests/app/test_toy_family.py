@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed (extra `page`)")
+gradio_client = pytest.importorskip("gradio_client", reason="no gradio: pip install 'timm-interpretable[test]'")
 from timm_interpretable.app.models import Entry, Models  # noqa: E402
 from timm_interpretable.app.settings import Settings  # noqa: E402
 from timm_interpretable.attr import METHODS, Cost, Method, explained_by, register_method  # noqa: E402

@@ -691,8 +691,16 @@ def test_all_locations_in_turn(facnn, images):
     per_sample = FeatureLocationLoss(1, torch.tensor([0, 3, 0]), torch.tensor([0, 7, 1]))
     single = FAME(facnn).attribute(images, loss=per_sample, n_steps=3)[:, 0]
     torch.testing.assert_close(maps[[0, 1, 2], [0, 3, 0], [0, 7, 1]], single, rtol=1e-2, atol=1e-5)
-    with pytest.raises(ValueError, match="target is not an option here"):
-        FAME(facnn).feature_locations(images, 1, target=1)
+    for name, value in (("n_steps", 0), ("blur", 4), ("internal_batch_size", 0), ("step_size", -1.0)):
+        with pytest.raises(ValueError, match=rf"{name}={value}.*expected"):
+            FAME(facnn).feature_locations(images, 1, **{name: value})
+
+
+def test_one_bar_for_all_locations(facnn, images, capsys):
+    FAME(facnn).feature_locations(images[:2], 1, n_steps=2, internal_batch_size=40, show_progress=True)
+    assert "8/8" in capsys.readouterr().err
+    FAME(facnn).feature_locations(images[:2], 1, n_steps=2, internal_batch_size=40, stop_below=1e9)
+    assert capsys.readouterr().err == ""
 
 
 def test_layer_errors(images, linear):

@@ -28,7 +28,7 @@ def test_values_out_of_range(args):
 
 
 def test_a_port_that_is_taken():
-    pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
+    pytest.importorskip("gradio", reason="no gradio: pip install 'timm-interpretable[test]'")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -39,7 +39,7 @@ def test_a_port_that_is_taken():
 
 
 def test_settings_reach_the_page(monkeypatch):
-    pytest.importorskip("gradio", reason="gradio is not installed (extra `page`)")
+    pytest.importorskip("gradio", reason="no gradio: pip install 'timm-interpretable[test]'")
     seen = {}
     monkeypatch.setattr(
         "timm_interpretable.app.page.serve", lambda settings, **options: seen.update(s=settings, **options)

@@ -18,6 +18,7 @@ from timm_interpretable.metrics import (
 )
 
 TARGET = torch.tensor([0, 3, 1])
+MODES = [torch.enable_grad, torch.no_grad, torch.inference_mode]
 METRICS = {
     "pixel removal": lambda *args: pixel_removal(*args, batch_size=2),
     "removal curves": lambda *args: removal_curves(*args).probability,
@@ -54,25 +55,25 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize("without_gradients", [False, True])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_value_is_that_of_the_same_maps_as_a_tensor(facnn, images, metric, source, without_gradients):
+def test_the_value_is_that_of_the_same_maps_as_a_tensor(facnn, images, metric, source, mode):
     maps = SOURCES[source](facnn)
     with torch.enable_grad():
         given = maps_of(maps, images.clone(), TARGET)
     assert given.std() > 0
-    with torch.set_grad_enabled(not without_gradients):
+    with mode():
         found = METRICS[metric](facnn, images, maps, TARGET)
     torch.testing.assert_close(found, METRICS[metric](facnn, images, given, TARGET), rtol=1e-3, atol=1e-4)
     assert not found.requires_grad
     assert not images.requires_grad
 
 
-@pytest.mark.parametrize("without_gradients", [False, True])
-def test_grids_take_maps_that_need_gradients(facnn, rng, without_gradients):
+@pytest.mark.parametrize("mode", MODES)
+def test_grids_take_maps_that_need_gradients(facnn, rng, mode):
     images, classes = torch.rand(2, 4, 3, 16, 12, generator=rng), torch.arange(4).expand(2, 4)
-    with torch.set_grad_enabled(not without_gradients):
+    with mode():
         found = grid_localisation(maps_by_class(by_autograd(facnn)), images, classes)
     captum = grid_localisation(maps_by_class(lambda x, t: InputXGradient(facnn).attribute(x, t)), images, classes)
     torch.testing.assert_close(found, captum)

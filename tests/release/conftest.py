@@ -23,7 +23,7 @@ def clean_environment(endpoint: str, home: Path, **more: str) -> dict[str, str]:
 
 
 class Worker:
-    """`tests/hub/worker.py` in a process of its own."""
+    """`tests/release/worker.py` in a process of its own."""
 
     def __init__(self, env: dict[str, str], log: Path) -> None:
         self.log = log.open("w")

@@ -16,8 +16,8 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 import timm_interpretable
-from timm_interpretable.cli import app
 from tools.release import publish
+from tools.release.commands import app
 from tools.release.regression import outputs
 
 torch.set_num_threads(1)

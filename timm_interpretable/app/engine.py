@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from timm_interpretable.app.cache import Cache
 from timm_interpretable.app.images import Picture

@@ -154,11 +154,11 @@ def curve(lines: Sequence[tuple[str, str, Array]], fractions: Array, mark: float
     drawn = "".join(f'<polyline class="{kind}" points="{line(values)}"/>' for _, kind, values in lines)
     grid = "".join(
         f'<line class="ti-grid" x1="{left}" x2="{across(1)}" y1="{up(y)}" y2="{up(y)}"/>'
-        f'<text x="{left - 6}" y="{float(up(y)) + 4:.1f}" text-anchor="end">{y:.0%}</text>'
+        f'<text x="{left - 6}" y="{float(up(y)) + 4:.1f}" text-anchor="end">{100 * y:.0f} %</text>'
         for y in (0.0, 0.5, 1.0)
     )
     ticks = "".join(
-        f'<text x="{across(x)}" y="{height - 6}" text-anchor="middle">{x:.0%}</text>'
+        f'<text x="{across(x)}" y="{height - 6}" text-anchor="middle">{100 * x:.0f} %</text>'
         for x in (0.0, 0.25, 0.5, 0.75, 1.0)
     )
     marker = ""

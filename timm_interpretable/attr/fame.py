@@ -136,15 +136,14 @@ class FAME(Attribution):
         what = _as_loss(loss, target)
         limit = _limit(what.stop_below if stop_below is None else stop_below, x)
         bounds, width = _bounds(clamp, x), _blur_width(blur, x)
-        with gradients():
-            descent = _Descent(
-                self.forward_func, _forward(self.forward_func, what.layer), extra_arguments(additional_forward_args),
-                what, target, limit, n_steps, step_size, bounds, record=return_details,
-            )  # fmt: skip
-            details = descent.run(x.detach(), internal_batch_size or len(x), show_progress)
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            maps = finite(_change(x, details.perturbed, width), "FAME", x, self.forward_func)
-            attributions = like_input(maps.expand(x.shape).contiguous(), is_tuple)
+        size = internal_batch_size or len(x)
+        descent = _Descent(
+            self.forward_func, _forward(self.forward_func, what.layer), extra_arguments(additional_forward_args),
+            what, target, limit, n_steps, step_size, bounds, record=return_details,
+        )  # fmt: skip
+        with progress_bar(n_steps * math.ceil(len(x) / size), "FAME", show_progress) as bar:
+            maps, details = descent.maps(x, size, width, bar)
+        attributions = like_input(maps.expand(x.shape).contiguous(), is_tuple)
         return (attributions, details) if return_details else attributions
 
     def feature_locations(
@@ -152,36 +151,43 @@ class FAME(Attribution):
         inputs: Tensor | tuple[Tensor, ...],
         layer: Layer,
         additional_forward_args: Any = None,
-        **options: Any,
+        n_steps: int = 100,
+        step_size: float = 1 / 255,
+        stop_below: float | None = None,
+        clamp: tuple[Bound, Bound] | None = None,
+        blur: int | str | None = "auto",
+        show_progress: bool | None = None,
+        internal_batch_size: int | None = None,
     ) -> Tensor:
         """One map per location of a feature map, `(B, h, w, H, W)`: `FeatureLocationLoss` at all of them in turn.
 
         Args:
-            inputs, additional_forward_args: as in `attribute`.
             layer: as in `FeatureLocationLoss`.
-            options: of `attribute`, such as `n_steps`. All `h * w` locations of an image form one batch, which
-                `internal_batch_size` divides.
+            internal_batch_size: images per pass, of the `h * w` that the locations of one image make; None for all of
+                these at once.
 
-        Raises:
-            as `attribute` and `FeatureLocationLoss`.
+        Other arguments as in `attribute`; errors as there and of `FeatureLocationLoss`.
         """
         x, _ = single_input(inputs)
-        check_at_least_one("internal_batch_size", options.get("internal_batch_size"))
-        clash = {"loss", "target", "return_details"} & set(options)
-        if clash:
-            raise ValueError(f"{clash.pop()} is not an option here, expected options such as n_steps or blur.")
-        args = extra_arguments(additional_forward_args)
+        _check_steps(x, n_steps, step_size)
+        check_at_least_one("internal_batch_size", internal_batch_size)
+        limit, bounds, width = _limit(stop_below, x[:1]), _bounds(clamp, x), _blur_width(blur, x)
+        args, forward = extra_arguments(additional_forward_args), feature_function(self.forward_func, layer)
         with torch.no_grad():
             first = of_samples(args, len(x), torch.zeros(1, dtype=torch.long, device=x.device))
-            h, w = check_feature_map(feature_function(self.forward_func, layer)(x[:1], *first), layer).shape[2:]
-        cells, size = torch.arange(h * w, device=x.device), options.get("internal_batch_size") or h * w
+            h, w = check_feature_map(forward(x[:1], *first), layer).shape[2:]
+        parts = torch.arange(h * w, device=x.device).split(internal_batch_size or h * w)
         maps = []
-        for i in range(len(x)):
-            for part in cells.split(size):
-                here = of_samples(args, len(x), torch.full_like(part, i)) or None
-                loss = FeatureLocationLoss(layer, part // w, part % w)
-                image = x[i : i + 1].expand(len(part), -1, -1, -1)
-                maps.append(self.attribute(image, None, here, loss, **options)[:, 0])
+        with progress_bar(n_steps * len(x) * len(parts), "FAME", show_progress) as bar:
+            for i in range(len(x)):
+                for part in parts:
+                    descent = _Descent(
+                        self.forward_func, forward, of_samples(args, len(x), torch.full_like(part, i)),
+                        FeatureLocationLoss(layer, part // w, part % w), None,
+                        None if limit is None else limit.expand(len(part)), n_steps, step_size, bounds,
+                    )  # fmt: skip
+                    image = x[i : i + 1].expand(len(part), -1, -1, -1)
+                    maps.append(descent.maps(image, len(part), width, bar)[0][:, 0])
         return torch.cat(maps).unflatten(0, (len(x), h, w))
 
 
@@ -205,7 +211,7 @@ def change_map(inputs: Tensor, perturbed: Tensor, blur: int | str | None = "auto
 
 @dataclass
 class _Descent:
-    """One call of `attribute`: nothing outlives it, so calls do not see each other."""
+    """One batch of images on its way: nothing outlives the call, so calls do not see each other."""
 
     model: Any
     forward: Callable[..., Any]
@@ -216,19 +222,25 @@ class _Descent:
     n_steps: int
     step_size: float
     bounds: tuple[Tensor, Tensor] | None
-    record: bool
+    record: bool = False
     bound: Loss | None = None
 
-    def run(self, x: Tensor, size: int, show_progress: bool | None) -> FAMEDetails:
+    def maps(self, x: Tensor, size: int, width: int, bar: Any) -> tuple[Tensor, FAMEDetails]:
+        """Maps `(B, 1, H, W)` under a blur of that width, and how they came about."""
+        with gradients():
+            details = self.run(x.detach(), size, bar)
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            return finite(_change(x, details.perturbed, width), "FAME", x, self.model), details
+
+    def run(self, x: Tensor, size: int, bar: Any) -> FAMEDetails:
         # steps smaller than the resolution of half precision must add up
         perturbed = at_least_float32(x).clone()
         curve = perturbed.new_zeros(len(x), self.n_steps if self.record else 0)
         result = FAMEDetails(perturbed, curve, torch.zeros(len(x), dtype=torch.long, device=x.device))
-        parts = torch.arange(len(x), device=x.device).split(size)
-        with progress_bar(self.n_steps * len(parts), "FAME", show_progress) as bar:
-            for number, samples in enumerate(parts, start=1):
-                self._descend(samples, x.dtype, result, bar)
-                bar.update(self.n_steps * number - bar.n)  # the steps that an early end has left out
+        for samples in torch.arange(len(x), device=x.device).split(size):
+            begin = bar.n
+            self._descend(samples, x.dtype, result, bar)
+            bar.update(begin + self.n_steps - bar.n)  # the steps that an early end has left out
         return result
 
     def _descend(self, samples: Tensor, dtype: torch.dtype, result: FAMEDetails, bar: Any) -> None:

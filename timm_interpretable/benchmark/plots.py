@@ -18,6 +18,7 @@ __all__ = ["contact_sheet", "localisation_figure", "method_colors", "removal_fig
 
 _GREY = "#9aa0a6"
 _CHEAP = 10  # forward passes
+_NAME = 22  # characters of a name on a line
 
 
 def method_colors(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -140,13 +141,15 @@ def _name(ax: Axes, points: Mapping[str, tuple[str, float, float]], colors: Mapp
     if not points:
         return
     bottom, top = ax.get_ylim()
-    gap = 0.042 * (top - bottom)
+    titles = {key: fill(title, _NAME) for key, (title, _, _) in points.items()}
+    lines = 1 + max(title.count("\n") for title in titles.values())
+    gap = (0.018 + 0.024 * lines) * (top - bottom)
     heights = _apart(np.array([y for _, _, y in points.values()]), gap)
     heights += max(0, bottom + gap / 2 - heights.min()) - max(0, heights.max() + gap / 2 - top)  # inside the panel
     column = max(x for _, x, _ in points.values()) * 1.35
-    for (key, (title, x, y)), height in zip(points.items(), heights, strict=True):
+    for (key, (_, x, y)), height in zip(points.items(), heights, strict=True):
         line = dict(arrowstyle="-", relpos=(0, 0.5), color=colors[key], linewidth=0.5, shrinkA=0, shrinkB=4)
-        ax.annotate(title, (x, y), (column, height), fontsize=7.5, va="center", arrowprops=line)
+        ax.annotate(titles[key], (x, y), (column, height), fontsize=7.5, va="center", arrowprops=line)
 
 
 def _apart(values: Any, gap: float) -> Any:

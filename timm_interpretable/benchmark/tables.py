@@ -17,7 +17,7 @@ __all__ = [
 _FAILED = "failed"
 _FEWEST = 20  # images from which on an interval is taken at its word
 _VISIBLE = 0.0005  # what three digits show
-_HEADING = 15  # characters of a heading on a line of the terminal
+_HEADING = 12  # characters of a heading on a line of the terminal
 _SHORT = ("energy", "pointing", "grids", "removal_least", "removal_most", "road_least", "road_most")
 
 Results = Mapping[str, Any]

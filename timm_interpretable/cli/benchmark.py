@@ -43,7 +43,7 @@ class Counts:
     costly_grids: int | None
 
     def few(self, images: int) -> int:
-        return min(images, self.costly or max(5, images // 10))
+        return min(images, self.costly or max(_SHEET, images // 10))
 
     @property
     def few_grids(self) -> int:
@@ -73,7 +73,7 @@ def benchmark(
     grid_side: Annotated[int, typer.Option(min=2, max=3, help="Images per row and column of a grid.")] = 3,
     costly: Annotated[
         int | None,
-        typer.Option(min=1, help="Images for methods and metrics of many passes.", show_default="a tenth, at least 5"),
+        typer.Option(min=1, help="Images for methods and metrics of many passes.", show_default="a tenth, at least 4"),
     ] = None,
     costly_grids: Annotated[
         int | None,

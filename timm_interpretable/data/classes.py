@@ -83,8 +83,8 @@ def match_classes(folders: Sequence[str], model: Any) -> ClassMatch:
         same = [folder for folder, index in zip(folders, indices, strict=True) if index == k]
         if len(same) > 1:
             raise ValueError(f"The class folders {_listed(same)} are all the class {_full(labels[k])}. {lists}")
-    note = f"{len(folders)} of the model's {count} classes are in the data" if len(folders) < count else None
-    return ClassMatch(indices, note)
+    subset = f"{len(folders)} of the model's {count} classes are in the data"
+    return ClassMatch(indices, subset if len(folders) < count else None)
 
 
 def _labels(model: Any) -> list[_Label] | None:

@@ -68,8 +68,7 @@ def confidence_change(
     for start in range(0, len(images), size):
         part = slice(start, start + size)
         x, classes, some = images[part], target[part], removal.of(part)
-        with torch.enable_grad():  # attributions may need gradients
-            found = maps_of(maps[part] if isinstance(maps, Tensor) else maps, x, classes)
+        found = maps_of(maps[part] if isinstance(maps, Tensor) else maps, x, classes)
         with torch.no_grad():
             weights = unit_range(found)[:, None]
             seen = some.seen(x)

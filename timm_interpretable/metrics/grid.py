@@ -107,8 +107,9 @@ def grid_localisation(maps: MapsOfClasses, images: Tensor, classes: Tensor, batc
     masks = cell_masks(side, images.shape[3], images.shape[4], images.device)
     shares = []
     for some, theirs in zip(images.split(batch_size), classes.split(batch_size), strict=True):
-        with torch.enable_grad():  # attributions may need gradients
-            found = maps(tiled(some), theirs)
+        # attributions may need gradients, which tensors of inference mode do not take
+        with torch.inference_mode(False), torch.enable_grad():
+            found = maps(tiled(some).clone(), theirs.clone())
         inside = masks.expand(len(some), *masks.shape)
         if found.shape != inside.shape:
             raise ValueError(f"maps of grids are {tuple(found.shape)}, expected {tuple(inside.shape)}.")

@@ -377,7 +377,7 @@ def _curves(
     seed: int,
     batch_size: int,
 ) -> RemovalCurves:
-    """Curves of images that are altered in any way; `altered` runs without gradients, maps are made with them."""
+    """Curves of images that are altered in any way; `altered` runs without gradients."""
     probability, correct = [], []
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
@@ -394,9 +394,8 @@ def _curves(
 
 
 def _maps(source: MapSource, images: Tensor, target: Tensor) -> Tensor:
-    """Maps that give an order of the pixels, `(B, H, W)`; gradients are on, since attributions may need them."""
-    with torch.enable_grad():
-        maps = maps_of(source, images, target)
+    """Maps that give an order of the pixels, `(B, H, W)`."""
+    maps = maps_of(source, images, target)
     if maps.shape[1:] != images.shape[2:]:
         raise ValueError(f"maps {tuple(maps.shape)} of images {tuple(images.shape)}, expected their height and width.")
     if not maps.isfinite().all():

@@ -303,98 +303,52 @@ def squared_norms(codes: Tensor, units: Tensor) -> Tensor:
 
 def _squared_norms(codes: Tensor, units: Tensor) -> Tensor:
     gram, positions = units @ units.transpose(1, 2), codes.transpose(0, 1).flatten(1)
-    if torch.jit.is_scripting():  # knows no autograd.Function
-        squared = ((gram @ positions) * positions).sum(1)
-    elif not _is_eager(codes):
-        squared = _packed(gram) @ _products(positions)
+    if torch.jit.is_scripting() or not _is_eager(codes):  # there is no autograd.Function there
+        squared = _quadratic_forms(positions, gram)
     else:
-        squared = _QuadraticForms.apply(positions, _packed(gram))
+        squared = _QuadraticForms.apply(positions, gram)
     return squared.unflatten(1, (codes.shape[0], codes.shape[2], codes.shape[3])).transpose(0, 1)
 
 
-# rows of `a a^T` that are taken together: few, so that little is computed twice, but long operations
-_ROWS = 8
-
-
-def _products(codes: Tensor, out: Tensor | None = None) -> Tensor:
-    """Codes `(R, M)` to pairwise products of their entries, `(P, M)`; most pairs appear once."""
-    starts = range(0, len(codes), _ROWS)
-    if out is None:
-        return torch.cat([(codes[i : i + _ROWS].unsqueeze(1) * codes[i:]).flatten(0, 1) for i in starts])
-    for some, others, products in _by_rows(codes, out):
-        torch.mul(some.unsqueeze(1), others, out=products)
-    return out
-
-
-def _products_backward(codes: Tensor, grad: Tensor, out: Tensor) -> None:
-    """The gradient of `_products` `(P, M)` to that of its codes `(R, M)`."""
-    out.zero_()
-    for (some, others, products), (to_some, to_others, _) in zip(
-        _by_rows(codes, grad), _by_rows(out, grad), strict=True
-    ):
-        to_some += (products * others).sum(1)
-        to_others += products.mul_(some.unsqueeze(1)).sum(0)
-
-
-def _by_rows(codes: Tensor, products: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """A few entries of a code, all from the first of them on, and the products of the two, `(some, others, M)`."""
-    done = 0
-    for i in range(0, len(codes), _ROWS):
-        some, others = codes[i : i + _ROWS], codes[i:]
-        count = len(some) * len(others)
-        yield some, others, products[done : done + count].view(len(some), *others.shape)
-        done += count
-
-
-def _packed(gram: Tensor) -> Tensor:
-    """Symmetric matrices `(C, R, R)` to what their quadratic forms take of each product of `_products`, `(C, P)`."""
-    rows = [gram[:, i : i + _ROWS, i:] for i in range(0, gram.shape[1], _ROWS)]
-    return torch.cat([torch.cat([r[..., :_ROWS], 2 * r[..., _ROWS:]], dim=2).flatten(1) for r in rows], dim=1)
+def _quadratic_forms(codes: Tensor, gram: Tensor) -> Tensor:
+    return ((gram @ codes) * codes).sum(1)
 
 
 class _QuadraticForms(torch.autograd.Function):
-    """`n_c = a^T G_c a`: codes `(R, M)` and packed symmetric matrices `(C, P)` to `(C, M)`.
+    """`n_c = a^T G_c a`: codes `(R, M)` and symmetric matrices `(C, R, R)` to `(C, M)`, in blocks of positions.
 
     Keeps nothing larger than the codes for the backward pass. All higher derivatives exist.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, codes: Tensor, packed: Tensor) -> Tensor:
-        ctx.save_for_backward(codes, packed)
-        norms = codes.new_empty(len(packed), codes.shape[1])
-        for positions, products in _position_blocks(codes, packed.shape[1], _POSITIONS):
-            _products(codes[:, positions], products)
-            torch.mm(packed, products, out=norms[:, positions])
-        return norms
+    def forward(ctx: FunctionCtx, codes: Tensor, gram: Tensor) -> Tensor:
+        ctx.save_for_backward(codes, gram)
+        return _sums_over_codes(gram.flatten(0, 1), codes, codes, codes.new_empty(len(gram), codes.shape[1]))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        codes, packed = ctx.saved_tensors
+        codes, gram = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates again
-            grad_codes, grad_packed = _gradients(
-                packed @ _products(codes), ctx.saved_tensors, ctx.needs_input_grad, grad
-            )
-            return grad_codes, grad_packed
-        return _quadratic_forms_backward(codes, packed, grad)
+            y = _quadratic_forms(codes, gram)
+            grad_codes, grad_gram = _gradients(y, ctx.saved_tensors, ctx.needs_input_grad, grad)
+            return grad_codes, grad_gram
+        return _quadratic_forms_backward(codes, gram, grad)
 
 
-def _quadratic_forms_backward(codes: Tensor, packed: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    grad_codes, grad_packed = torch.empty_like(codes), torch.zeros_like(packed)
-    for positions, products in _position_blocks(codes, packed.shape[1], _POSITIONS):
-        a, g = codes[:, positions], grad[:, positions]
-        grad_packed.addmm_(g, _products(a, products).t())
-        _products_backward(a, torch.mm(packed.t(), g, out=products), grad_codes[:, positions])
-    return grad_codes, grad_packed
+def _quadratic_forms_backward(codes: Tensor, gram: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    grad_codes, grad_gram = torch.empty_like(codes), torch.zeros_like(gram)
+    _sums_over_codes_backward(gram.flatten(0, 1), codes, codes, grad, grad_gram.flatten(0, 1), grad_codes, None)
+    return grad_codes.mul_(2), grad_gram  # the matrices are symmetric: both codes have the same gradient
 
 
 # --- the layer in blocks, whose products with filters are never all there
 
 
 # elements of an intermediate result: on a CPU few enough that the allocator hands the same memory out again
-_BLOCK = 2**21
+_BLOCK = 2**22
 _BLOCK_CUDA = 2**28
-# positions whose products of two entries of the code (up to 2,369 for rank 64) stay in the cache of a CPU's core
-_POSITIONS = 256
+# positions whose products with filters a CPU computes at a time: few, for its caches, but enough for fast products
+_POSITIONS = 512
 
 
 def _is_eager(x: Tensor) -> bool:
@@ -440,21 +394,19 @@ class _BlockwiseDAUConv2d(torch.autograd.Function):
         grad_aligned, grad_squared = (_positions_last(one) for one in torch.autograd.grad(y, leaves, grad))
 
         codes, filters = _positions_last(codes), weight.flatten(1)
-        with torch.enable_grad():
-            units = _units(weight.detach(), len(code_weight)).requires_grad_()
-            packed = _packed(units @ units.transpose(1, 2))
-        grad_codes, grad_packed = _quadratic_forms_backward(codes, packed.detach(), grad_squared)
-        grad_filters = None
-        if for_weight:
-            (grad_units,) = torch.autograd.grad(packed, units, grad_packed)
-            grad_filters = grad_units.flatten(0, 1)
+        units = _units(weight, len(code_weight))
+        grad_codes, grad_gram = _quadratic_forms_backward(codes, units @ units.transpose(1, 2), grad_squared)
+        grad_filters = 2 * (grad_gram @ units).flatten(0, 1) if for_weight else None
 
         grad_x = torch.empty_like(x) if for_x else None
         grad_code_filters = torch.zeros_like(code_weight.flatten(1)) if for_code_weight else None
         for images, positions, columns in _patches(x, weight.shape[2], stride, padding):
-            here = codes[:, positions], grad_aligned[:, positions], grad_codes[:, positions]
-            grad_columns = _aligned_backward(columns, filters, *here, grad_filters, for_x)
-            grad_code = here[2][:-1]  # the last entry is 1
+            grad_columns = torch.empty_like(columns) if for_x else None
+            here, grad_here = codes[:, positions], grad_codes[:, positions]
+            _sums_over_codes_backward(
+                filters, columns, here, grad_aligned[:, positions], grad_filters, grad_columns, grad_here
+            )
+            grad_code = grad_here[:-1]  # the last entry is 1
             if grad_code_filters is not None:
                 grad_code_filters.addmm_(grad_code, columns.t())
             if grad_x is not None and grad_columns is not None:
@@ -484,35 +436,33 @@ def _products_with_codes(x: Tensor, weight: Tensor, codes: Tensor, stride: int, 
     filters, by_position = weight.flatten(1), _positions_last(codes)
     aligned = x.new_empty(len(weight) // codes.shape[1], by_position.shape[1])
     for _, positions, columns in _patches(x, weight.shape[2], stride, padding):
-        a, out = by_position[:, positions], aligned[:, positions]
-        for some, products in _position_blocks(columns, len(filters), _BLOCK // len(filters)):
-            torch.mm(filters, columns[:, some], out=products)
-            by_unit = products.unflatten(0, (len(out), len(a)))
-            torch.sum(by_unit.mul_(a[:, some]), 1, out=out[:, some])
+        _sums_over_codes(filters, columns, by_position[:, positions], aligned[:, positions])
     return aligned.unflatten(1, (len(x), *codes.shape[2:])).transpose(0, 1).contiguous()
 
 
-def _aligned_backward(
-    columns: Tensor, filters: Tensor, codes: Tensor, grad: Tensor, grad_codes: Tensor, grad_filters: Tensor | None,
-    for_columns: bool,
-) -> Tensor | None:  # fmt: skip
-    """Backward of `sum_r a_r (B_r^T x)` for patches `(D, M)`, codes `(R + 1, M)` and a gradient `(C, M)`.
+def _sums_over_codes(filters: Tensor, columns: Tensor, codes: Tensor, out: Tensor) -> Tensor:
+    """`sum_r a_r (F_{c,r}^T x)`, `(C, M)`, of filters `(C R, D)`, columns x `(D, M)` and codes a `(R, M)`."""
+    for some, products in _position_blocks(columns, len(filters)):
+        torch.mm(filters, columns[:, some], out=products)
+        torch.sum(products.unflatten(0, (len(out), len(codes))).mul_(codes[:, some]), 1, out=out[:, some])
+    return out
 
-    Adds to `grad_codes` and `grad_filters`; returns the gradient of the patches.
-    """
-    grad_columns = torch.empty_like(columns) if for_columns else None
-    for some, products in _position_blocks(columns, len(filters), _BLOCK // len(filters)):
-        by_unit = products.unflatten(0, (len(grad), len(codes)))
-        g = grad[:, some].unsqueeze(1)
-        if grad_filters is not None or grad_columns is not None:
-            torch.mul(g, codes[:, some], out=by_unit)
+
+def _sums_over_codes_backward(
+    filters: Tensor, columns: Tensor, codes: Tensor, grad: Tensor,
+    grad_filters: Tensor | None, grad_columns: Tensor | None, grad_codes: Tensor | None,
+) -> None:  # fmt: skip
+    """Backward of `_sums_over_codes`: adds to the gradients of filters and codes, and writes that of columns."""
+    for some, products in _position_blocks(columns, len(filters)):
+        by_unit, g = products.unflatten(0, (len(grad), len(codes))), grad[:, some].unsqueeze(1)
+        torch.mul(g, codes[:, some], out=by_unit)
         if grad_filters is not None:
             grad_filters.addmm_(products, columns[:, some].t())
         if grad_columns is not None:
             torch.mm(filters.t(), products, out=grad_columns[:, some])
-        torch.mm(filters, columns[:, some], out=products)
-        grad_codes[:, some] += by_unit.mul_(g).sum(0)
-    return grad_columns
+        if grad_codes is not None:
+            torch.mm(filters, columns[:, some], out=products)
+            grad_codes[:, some] += by_unit.mul_(g).sum(0)
 
 
 def _positions_last(x: Tensor) -> Tensor:
@@ -532,11 +482,12 @@ def _patches(x: Tensor, size: int, stride: int, padding: int) -> Iterator[tuple[
         yield images, slice(start * height * width, images.stop * height * width), columns
 
 
-def _position_blocks(codes: Tensor, size: int, count: int) -> Iterator[tuple[slice, Tensor]]:
-    """A few positions of `(R, M)` at a time, and memory for `size` intermediate numbers of each."""
-    total = codes.shape[1]
-    count = max(1, min(total, _BLOCK_CUDA // size if codes.is_cuda else count))
-    memory = codes.new_empty(size * count)  # the same for all blocks, that it may stay in the cache
+def _position_blocks(columns: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
+    """A few positions of `(D, M)` at a time, and memory for `size` intermediate numbers of each."""
+    total = columns.shape[1]
+    most = _BLOCK_CUDA // size if columns.is_cuda else min(_POSITIONS, _BLOCK // size)
+    count = max(1, min(total, most))
+    memory = columns.new_empty(size * count)  # the same for all blocks, that it may stay in the cache
     for start in range(0, total, count):
         here = min(count, total - start)
         yield slice(start, start + here), memory[: size * here].view(size, here)

@@ -15,7 +15,7 @@ from timm_interpretable.models.weights import HUB_ORG, local_overlay
 __all__ = ["VERIFICATION_THRESHOLDS", "FaceResNet"]
 
 VERIFICATION_THRESHOLDS: dict[str, float] = {"face_resnet10.orl": 0.4749}
-"""Cosine from which on two pictures count as one person: where both errors were equal in `evaluate-faces`, by model."""
+"""Cosine from which on two pictures count as one person: where both errors were equal in `evaluate`, by model."""
 
 default_cfgs = generate_default_cfgs(
     {

@@ -46,7 +46,8 @@ def write_folder(name: str, run: Path, release: Release, folder: Path) -> None:
     shutil.copyfile(run / "model.safetensors", folder / "model.safetensors")
     if release.model.is_face:
         verification = dict(equal_error_rate=evaluation["eer"]["model"], threshold=evaluation["threshold"])
-        config, arguments = dict(verification=verification), dict(num_classes=0, in_chans=1)
+        config: dict[str, Any] = dict(verification=verification)
+        arguments: dict[str, Any] = dict(num_classes=0, in_chans=1)
     else:
         config = dict(label_names=list(net.pretrained_cfg["label_names"]))
         arguments = dict(net.pretrained_model_args)

@@ -34,7 +34,8 @@ _DATASETS = {
         "non-commercial research and education.",
         origin="Trained on the 9,103 training images of [Imagenette](https://github.com/fastai/imagenette) "
         "(J. Howard), ten classes of ImageNet (Deng et al., 2009), in copies of 224 x 224 pixels. ImageNet's images "
-        "were collected on the web and belong to their owners; ImageNet gives access for non-commercial research and education.",
+        "were collected on the web and belong to their owners; ImageNet gives access for non-commercial research and "
+        "education.",
         citation="""@inproceedings{deng2009imagenet,
   title = {{ImageNet}: A Large-Scale Hierarchical Image Database},
   author = {Deng, Jia and Dong, Wei and Socher, Richard and Li, Li-Jia and Li, Kai and Fei-Fei, Li},

@@ -7,6 +7,7 @@ import gradio as gr
 from timm_interpretable.app.cards import measured
 from timm_interpretable.app.service import Service
 from timm_interpretable.app.sidebar import Sidebar
+from timm_interpretable.attr import METHODS
 
 TEXT = """
 ## What you see
@@ -98,8 +99,12 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
 def _methods(service: Service) -> str:
     """A table of the catalogue, as far as the models of the page have its methods."""
     models = service.engine.models
-    every = {key: method for entry in models.entries for key, method in models.methods(entry.name).items()}
-    rows = [f"| {m.title} | {m.cost.value} | {m.sums_to.words if m.sums_to else '–'} |" for m in every.values()]
+    there = {key for entry in models.entries for key in models.methods(entry.name)}
+    rows = [
+        f"| {m.title} | {m.cost.value} | {m.sums_to.words if m.sums_to else '–'} |"
+        for key, m in METHODS.items()
+        if key in there
+    ]
     return "\n".join(["| method | cost | adds up to |", "| --- | --- | --- |", *rows])
 
 
