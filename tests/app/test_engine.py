@@ -184,7 +184,9 @@ def test_unknown_choices_say_what_there_is(engine):
 def test_words_for_those_who_cannot_see(engine, golf_ball):
     found = engine.explain(golf_ball, Choice(FACNN, "class_map"))
     row, column = np.array(np.unravel_index(found.map.values.argmax(), found.map.values.shape)) // 64
-    place = f"{('upper', 'middle', 'lower')[row]} {('left', 'centre', 'right')[column]}".replace("middle centre", "cent")
+    place = f"{('upper', 'middle', 'lower')[row]} {('left', 'centre', 'right')[column]}".replace(
+        "middle centre", "cent"
+    )
     text = alt_text(found)
     assert "golf ball" in text
     assert place in text

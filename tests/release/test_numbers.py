@@ -119,7 +119,9 @@ def test_the_face_card() -> None:
         found = report["maps"][name]
         areas = [found[rule][kind] for rule in ("ties", "strict") for kind in ("deletion", "insertion")]
         assert [float(cell) for cell in cells[:4]] == pytest.approx(areas, abs=5e-3)
-        changes = [found["change"][part][kind] for part in ("similar", "dissimilar") for kind in ("genuine", "impostor")]
+        changes = [
+            found["change"][part][kind] for part in ("similar", "dissimilar") for kind in ("genuine", "impostor")
+        ]
         assert [float(part) for cell in cells[4:6] for part in cell.split(", ")] == pytest.approx(changes, abs=5e-4)
         assert [int(part) for part in cells[6].split(", ")] == list(found["empty"]["similar"].values())
 

@@ -15,12 +15,12 @@ from timm_interpretable.benchmark.runner import Shard, read_maps, read_unit, run
 from timm_interpretable.benchmark.scores import METRICS, NUMBERS, Scoring, pixels_of
 from timm_interpretable.benchmark.statistics import Interval, mean_interval, paired_difference
 from timm_interpretable.benchmark.summary import accuracy_of, described_methods, summarised
-from timm_interpretable.benchmark.tables import conditions, short_table, terminal_table
+from timm_interpretable.benchmark.tables import chance_levels, conditions, short_table, terminal_table
 from timm_interpretable.benchmark.units import Unit, planned_units
 
 __all__ = [
     "METRICS", "NUMBERS", "Batch", "BenchmarkModel", "Grids", "Interval", "Photographs", "Scoring", "Shard",
-    "Unit", "accuracy_of", "conditions", "described_methods", "in_turn", "mean_interval", "paired_difference",
+    "Unit", "accuracy_of", "chance_levels", "conditions", "described_methods", "in_turn", "mean_interval", "paired_difference",
     "pixels_of", "planned_units", "read_maps", "read_unit", "results_of", "run_units", "short_table", "summarised",
     "terminal_table", "units_left", "write_report", "write_sheet",
 ]  # fmt: skip

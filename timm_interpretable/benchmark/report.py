@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from timm_interpretable.benchmark.images import BenchmarkModel, Grids
 from timm_interpretable.benchmark.plots import contact_sheet, localisation_figure, removal_figure, scatter_figure
 from timm_interpretable.benchmark.runner import read_maps, read_unit
-from timm_interpretable.benchmark.scores import NUMBERS, Scoring, pixels_of
+from timm_interpretable.benchmark.scores import Scoring, pixels_of
 from timm_interpretable.benchmark.summary import SPREAD, accuracy_of, summarised
 from timm_interpretable.benchmark.tables import (
+    chance_levels,
     conditions,
     cost_table,
     csv_text,
@@ -143,9 +144,7 @@ def _markdown(results: Mapping[str, Any], made: Sequence[str], figures: Sequence
     failed = failures(results)
     if failed:
         parts += ["**Failed**", "\n".join(f"- {line}" for line in failed)]
-    if results["chance"]:
-        levels = ", ".join(f"{NUMBERS[name].label} {value:.3f}" for name, value in results["chance"].items())
-        parts.append(f"Chance: {levels}.")
+    parts += [chance] if (chance := chance_levels(results)) else []
     for model, about in results["models"].items():
         accuracy = f" Accuracy on the images of pixel removal: {about['accuracy']:.1%}." if about["accuracy"] else ""
         below = conditions(results, model)

@@ -10,7 +10,7 @@ from timm_interpretable.benchmark.scores import NUMBERS
 from timm_interpretable.results import markdown_table
 
 __all__ = [
-    "conditions", "cost_table", "csv_text", "failures", "model_table", "model_tables", "number_label", "short_table",
+    "chance_levels", "conditions", "cost_table", "csv_text", "failures", "model_table", "model_tables", "number_label", "short_table",
     "terminal_table",
 ]  # fmt: skip
 
@@ -53,6 +53,12 @@ def conditions(results: Results, model: str) -> str:
         f"All maps, boxes and removals are in the frame of the model's own input, {_frame(about)} pixels. Removed "
         f"pixels are {pixels[about['fill']]}."
     )
+
+
+def chance_levels(results: Results) -> str:
+    """What a map that does not look at the image reaches; empty where that is not known of any number."""
+    levels = ", ".join(f"{NUMBERS[name].label} {value:.3f}" for name, value in results["chance"].items())
+    return f"Chance: {levels}." if levels else ""
 
 
 def failures(results: Results) -> list[str]:

@@ -287,13 +287,22 @@ def _report(
     out: Path, units: "Sequence[Unit]", opened: "Mapping[str, BenchmarkModel]", scoring: "Scoring", reference: str,
     made: dict[str, Any], sheet: Sequence[int],
 ) -> None:  # fmt: skip
-    from timm_interpretable.benchmark import conditions, results_of, terminal_table, write_report, write_sheet
+    from timm_interpretable.benchmark import (
+        chance_levels,
+        conditions,
+        results_of,
+        terminal_table,
+        write_report,
+        write_sheet,
+    )
 
     results = results_of(units, opened, scoring, out / "units", reference, made)
     files = write_report(out, results)
     files += [file for model in opened.values() if (file := write_sheet(out, results, units, model, sheet))]
     for model in opened:
         typer.echo(f"\n{model}\n\n{terminal_table(results, model)}\n\n{conditions(results, model)}")
+    if chance := chance_levels(results):
+        typer.echo(chance)
     typer.echo(f"\nwritten to {out}: {', '.join(file.name for file in files)}")
     failed = [row for row in results["rows"] if "error" in row]
     if failed:
