@@ -10,9 +10,17 @@ from timm_interpretable.benchmark.scores import NUMBERS
 from timm_interpretable.results import markdown_table
 
 __all__ = [
-    "chance_levels", "conditions", "cost_table", "csv_text", "failures", "model_table", "model_tables", "number_label", "short_table",
+    "chance_levels",
+    "conditions",
+    "cost_table",
+    "csv_text",
+    "failures",
+    "model_table",
+    "model_tables",
+    "number_label",
+    "short_table",
     "terminal_table",
-]  # fmt: skip
+]
 
 _FAILED = "failed"
 _FEWEST = 20  # images from which on an interval is taken at its word

@@ -4,9 +4,10 @@ Source: `Convolutional Dynamic Alignment Networks for Interpretable Classificati
 Bernt Schiele, CVPR 2021) - https://arxiv.org/abs/2104.00032. Written from the paper's equations; nothing of its
 authors' code, and none of their weights, is here.
 
-Every layer is a convolution of dynamic alignment units (`dau.py`). A unit answers with `w(x)^T x`, and w(x) has a bounded
-norm, so that the output can only be large where w(x) points in the direction of x. With all w(x) held constant the network is
-one linear map (`DynamicWeights`), whose rows times the input are contributions that add up to the logits exactly.
+Every layer is a convolution of dynamic alignment units (`dau.py`). A unit answers with `w(x)^T x`, and w(x) has a
+bounded norm, so that the output can only be large where w(x) points in the direction of x. With all w(x) held constant
+the network is one linear map (`DynamicWeights`), whose rows times the input are contributions that add up to the logits
+exactly.
 """
 
 import math
