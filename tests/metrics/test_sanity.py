@@ -97,12 +97,15 @@ class TestRandomisation:
         assert all(a is b for a, b in seen)
         assert not any(a is first.weight for a, _ in seen[1:])
 
-    def test_class_map_depends_on_the_weights(self, facnn, images):
+    def test_class_map_depends_on_the_weights(self, facnn, rng):
+        """It does not lose itself altogether: the skips carry the pixels to the last map, whatever the weights are."""
+
         def attribute(model, x, target):
             return ClassMap(model).attribute(x, target=target)
 
-        found = list(randomisation(facnn, attribute, images, torch.tensor([0, 1, 2])).values())
-        assert found[-1].mean() < 0.8
+        images, target = torch.rand(24, 3, 16, 16, generator=rng), torch.arange(24) % 5
+        found = [list(randomisation(facnn, attribute, images, target, seed).values())[-1] for seed in range(5)]
+        assert torch.stack(found).mean() < 0.9
 
 
 def test_bad_input(images):
