@@ -149,7 +149,8 @@ def test_methods_of_many_passes_report_and_can_be_ended(facnn, x):
     for key, method in methods_for(facnn).items():
         if method.cost is Cost.MANY_PASSES:
             seen: list[tuple[int, int]] = []
-            context = Context.of(facnn, few, tick=lambda done, passes, seen=seen: seen.append((done, passes)))
+            tick = lambda done, passes, seen=seen: seen.append((done, passes))  # noqa: E731
+            context = Context.of(facnn, few, tick=tick, reference=lambda: x)
             method.maps(context)(x[:1], torch.tensor([[0]]))
             assert len(seen) > 1, key
             assert all(done <= passes for done, passes in seen), key
@@ -158,7 +159,7 @@ def test_methods_of_many_passes_report_and_can_be_ended(facnn, x):
                 raise InterruptedError
 
             with pytest.raises(InterruptedError):
-                method.maps(Context.of(facnn, few, tick=stop))(x[:1], torch.tensor([[0]]))
+                method.maps(Context.of(facnn, few, tick=stop, reference=lambda: x))(x[:1], torch.tensor([[0]]))
 
 
 # --- the forward pass is run once

@@ -19,8 +19,6 @@ from torch import nn
 from timm_interpretable.attr import LayerClassMap
 from timm_interpretable.models import DampenedSkip, Lift
 
-TARGETS = [0, 4, 2]
-
 
 def smooth_picture(size):
     """Colour gradients and a disc: more like a photograph than noise is."""
@@ -60,8 +58,14 @@ def normalised(maps):
     return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-30)
 
 
+@torch.no_grad()
+def likely(model, x):
+    """Each image's most likely class: its mean map is the largest, so that its positive part is not empty."""
+    return model(x).argmax(1).tolist()
+
+
 def class_map(model, x):
-    return LayerClassMap(model, model.stages[-1]).attribute(x, TARGETS)[:, 0]
+    return LayerClassMap(model, model.stages[-1]).attribute(x, likely(model, x))[:, 0]
 
 
 # (a) Order preserving
@@ -103,8 +107,10 @@ def test_pooling_commutes_and_convolution_does_not(subject, rng):
 @pytest.mark.parametrize("method", [GradCAM, HiResCAM, XGradCAM, LayerCAM])
 def test_class_map_equals_pytorch_grad_cam(subject, method):
     model, x = subject
+    if method is LayerCAM and model.head.centred:
+        pytest.skip("LayerCAM drops negative gradients, which are how a centred map takes the mean of all classes away")
     ours = class_map(model, x).relu()
-    layer, targets = model.stages[-1], [ClassifierOutputTarget(c) for c in TARGETS]
+    layer, targets = model.stages[-1], [ClassifierOutputTarget(c) for c in likely(model, x)]
     with method(model, [layer]) as cam:
         scaled = cam(x, targets)
         activations, grads = (
@@ -122,7 +128,7 @@ def test_class_map_equals_pytorch_grad_cam(subject, method):
 def test_class_map_equals_captum_up_to_tau_over_hw(subject):
     model, x = subject
     ours = class_map(model, x)
-    theirs = LayerGradCam(model, model.stages[-1]).attribute(x, TARGETS)[:, 0].detach()
+    theirs = LayerGradCam(model, model.stages[-1]).attribute(x, likely(model, x))[:, 0].detach()
     factor = model.head.log_tau.exp() / ours[0].numel()
     torch.testing.assert_close(theirs, factor * ours, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
     torch.testing.assert_close(normalised(theirs), normalised(ours), rtol=0, atol=1e-5)
@@ -134,11 +140,12 @@ def test_class_map_equals_captum_up_to_tau_over_hw(subject):
 def test_softmax_score_gives_another_map(subject):
     model, x = subject
     probability = nn.Sequential(model, nn.Softmax(1))
-    theirs = LayerGradCam(probability, model.stages[-1]).attribute(x, TARGETS)[:, 0].detach()
+    theirs = LayerGradCam(probability, model.stages[-1]).attribute(x, likely(model, x))[:, 0].detach()
 
     maps, p = model.class_maps(x)[-1], model(x).softmax(1)
-    weighted = maps[torch.arange(3), TARGETS] - (p[:, :, None, None] * maps).sum(1)
-    p_c = p[torch.arange(3), TARGETS][:, None, None]
+    chosen = torch.arange(3), torch.tensor(likely(model, x))
+    weighted = maps[chosen] - (p[:, :, None, None] * maps).sum(1)
+    p_c = p[chosen][:, None, None]
     expected = p_c * model.head.log_tau.exp() / weighted[0].numel() * weighted
     torch.testing.assert_close(theirs, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
@@ -158,13 +165,13 @@ def test_linear_head_breaks_the_identity(subject, rng):
     model, x = subject
     mixed = LinearHead(model)
     nn.init.normal_(mixed.linear.weight, std=0.1, generator=rng)
-    theirs = LayerGradCam(mixed, model.stages[-1]).attribute(x, TARGETS)[:, 0].detach()
+    theirs = LayerGradCam(mixed, model.stages[-1]).attribute(x, likely(model, x))[:, 0].detach()
     assert (normalised(theirs) - normalised(class_map(model, x))).abs().amax((1, 2)).min() > 0.1
 
 
 def test_hook_on_the_branch_breaks_the_identity(subject):
     model, x = subject
-    theirs = LayerGradCam(model, model.stages[-1].blocks[-1].branch).attribute(x, TARGETS)[:, 0].detach()
+    theirs = LayerGradCam(model, model.stages[-1].blocks[-1].branch).attribute(x, likely(model, x))[:, 0].detach()
     assert (normalised(theirs) - normalised(class_map(model, x))).abs().amax((1, 2)).min() > 0.1
 
 

@@ -171,7 +171,7 @@ def test_layer_and_model_use_it_where_supported(monkeypatch: pytest.MonkeyPatch)
     x = torch.rand(2, 3, 6, 6)
     calls = []
     monkeypatch.setattr(dau, "is_supported", lambda x: True)
-    monkeypatch.setattr(dau, "dau_conv2d", lambda *args: calls.append(args) or dau_conv2d(*args))
+    monkeypatch.setattr(dau, "fused_conv2d", lambda *args: calls.append(args) or dau_conv2d(*args))
     results = []
     for m in (plain, model):
         y = m(x)

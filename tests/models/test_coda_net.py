@@ -150,10 +150,10 @@ def test_norms_are_fp32_under_autocast(norm: str) -> None:
     """A code of length 1e4 has norms whose squares no bf16 could tell apart; the scales must still be right."""
     torch.manual_seed(0)
     layer = DAUConv2d(6, 8, 3, padding=1, rank=16, norm=norm)
-    codes = F.pad(1e4 * torch.randn(1, 4, 4, 16), (0, 1), value=1.0).bfloat16()
+    codes = torch.cat((1e4 * torch.randn(1, 16, 4, 4), torch.ones(1, 1, 4, 4)), 1).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         squared = squared_norms(codes, layer.units())
-    v = torch.einsum("nhwr,crd->nhwcd", codes.double(), layer.units().double())
+    v = torch.einsum("nrhw,crd->nchwd", codes.double(), layer.units().double())
     assert squared.dtype == torch.float32
     assert_close(squared.double(), v.square().sum(-1), rtol=1e-5, atol=0)
 

@@ -26,7 +26,7 @@ SMALL = dict(trunk_width=48, layers=(1, 1), branch_widths=(8, 8), pools=(1,))
 
 def small_recipe(**changes) -> Recipe:
     args = dict(num_classes=3, epochs=2, batch_size=8, sizes=((0, 16), (1, 32)), eval_every=1, model_args=SMALL)
-    return replace(RECIPES["facnn_resnet18.cifar10"], **{**args, **changes})
+    return replace(RECIPES["facnn_resnet18_start.cifar10"], **{**args, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +58,20 @@ def read_log(out: Path) -> list[dict[str, str]]:
 
 def test_resumes_to_the_bit_with_any_number_of_workers(data_dir, tmp_path):
     recipe = small_recipe(model_args={**SMALL, "drop_path_rate": 0.2, "drop_rate": 0.1})
-    Trainer(recipe, data_dir, tmp_path / "whole", workers=0, cpu=True).run()
-    assert Trainer(recipe, data_dir, tmp_path / "parts", workers=0, cpu=True).run(stop_after=1) is None
+    Trainer(recipe, data_dir, tmp_path / "whole", workers=0, cpu=True, precision="fp32").run()
+    begun = Trainer(recipe, data_dir, tmp_path / "parts", workers=0, cpu=True, precision="fp32")
+    assert begun.run(stop_after=1) is None
     Trainer(recipe, data_dir, tmp_path / "parts", workers=2, cpu=True).run()
     whole, parts = final_state(tmp_path / "whole"), final_state(tmp_path / "parts")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_a_resumed_run_keeps_its_precision(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("timm_interpretable.train.engine.cheaper_precision", lambda *args: ("bf16", "bf16 is faster"))
+    begun = Trainer(small_recipe(), data_dir, tmp_path, workers=0, cpu=True)
+    begun.run(stop_after=1)
+    monkeypatch.setattr("timm_interpretable.train.engine.cheaper_precision", lambda *args: ("fp32", "fp32 is faster"))
+    assert Trainer(small_recipe(), data_dir, tmp_path, workers=0, cpu=True).precision == "bf16" == begun.precision
 
 
 def test_learns_and_leaves_a_complete_run(data_dir, tmp_path):
@@ -128,17 +137,17 @@ def test_augmentation_depends_on_epoch_and_index_only(data_dir):
 
 
 def test_a_run_goes_on_from_the_weights_of_another(data_dir, tmp_path):
-    first, second = small_recipe(), small_recipe(name="next", follows="facnn_resnet18.cifar10", lr=0.0, epochs=1)
+    first, second = small_recipe(), small_recipe(name="next", follows="facnn_resnet18_start.cifar10", lr=0.0, epochs=1)
     Trainer(first, data_dir, tmp_path / "1", workers=0, cpu=True).run()
     weights = tmp_path / "1" / "model.safetensors"
     Trainer(second, data_dir, tmp_path / "2", workers=0, cpu=True, initial=weights, compile=True).run()
     before, after = load_file(weights), load_file(tmp_path / "2" / "model.safetensors")
     assert all(torch.equal(before[k], after[k]) for k in before if "bn.running" not in k and "num_batches" not in k)
     previous = json.loads((tmp_path / "2" / "result.json").read_text())["previous"]
-    assert previous["recipe"]["name"] == "facnn_resnet18.cifar10"
-    with pytest.raises(ValueError, match=r"goes on from facnn_resnet18\.cifar10; give the weights"):
+    assert previous["recipe"]["name"] == "facnn_resnet18_start.cifar10"
+    with pytest.raises(ValueError, match=r"goes on from facnn_resnet18_start\.cifar10; give the weights"):
         Trainer(second, data_dir, tmp_path / "3", workers=0, cpu=True)
-    with pytest.raises(ValueError, match=r"trained by facnn_resnet18\.cifar10, expected no initial weights"):
+    with pytest.raises(ValueError, match=r"trained by facnn_resnet18_start\.cifar10, expected no initial weights"):
         Trainer(first, data_dir, tmp_path / "3", workers=0, cpu=True, initial=weights)
 
 

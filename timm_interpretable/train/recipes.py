@@ -1,5 +1,6 @@
 """The recipes behind the released weights, and their baselines: plain data, one entry per model."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,6 +71,7 @@ _IMAGENET_STATS: dict[str, Any] = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0
 # maps show what all classes share, and point badly. The second turns the evidence to the classes: one sigmoid per
 # class, maps less their mean over the classes, a last block that can take evidence away, and AdamW.
 _SOFTMAX: dict[str, Any] = dict(signed_blocks=0, centred=False, logit_bias=None, output="softmax")
+_SIGMOID: dict[str, Any] = dict(signed_blocks=1, centred=True, logit_bias=math.log(0.1 / 0.9), output="sigmoid")
 
 _facnn_imagenette_start = Recipe(
     name="facnn_resnet18_start.imagenette",
@@ -88,7 +90,7 @@ _facnn_imagenette = replace(
     _facnn_imagenette_start,
     name="facnn_resnet18.imagenette",
     follows="facnn_resnet18_start.imagenette",
-    model_args={},
+    model_args=_SIGMOID,
     epochs=8,
     sizes=((0, 128), (5, 160)),
     eval_size=192,
@@ -119,7 +121,7 @@ _facnn_cifar10 = replace(
     _facnn_cifar10_start,
     name="facnn_resnet18.cifar10",
     follows="facnn_resnet18_start.cifar10",
-    model_args={},
+    model_args=_SIGMOID,
     epochs=6,
     sizes=((0, 32),),
     opt="adamw",
