@@ -167,12 +167,17 @@ class Engine:
         return Choice(name, key or next(iter(methods)))
 
     def defaults(self, data: str | None = None) -> list[Choice]:
-        """What the page begins with, for pictures of a data set: own explanations, and one from outside to compare."""
+        """What the page begins with, for pictures of a data set: own explanations, and one from outside to compare.
+
+        That one explains an ordinary model where there is one. Of the others it takes the last: Grad-CAM of an FA-CNN,
+        which comes first, is its class map again.
+        """
         entries = of_data(self.models.entries, data or self.models.entries[0].data)
-        own = [self.choice(e.name) for e in of_data(self.models.self_explaining(), entries[0].data) if e in entries]
-        methods = self.models.methods(entries[0].name).values()
-        outside = [Choice(entries[0].name, m.key) for m in methods if m.cost is Cost.GRADIENT]
-        return [*own[:2], *outside[:1]]
+        own = [e for e in self.models.self_explaining() if e in entries]
+        other = next((e for e in entries if e not in own), entries[-1])
+        methods = self.models.methods(other.name).values()
+        outside = [Choice(other.name, m.key) for m in methods if m.cost is Cost.GRADIENT]
+        return [*(self.choice(e.name) for e in own[:2]), *outside[:1]]
 
     # --- what is computed
 

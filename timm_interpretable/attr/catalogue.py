@@ -460,7 +460,7 @@ def _raw_class_map(context: Context, evidence: Any, classes: Tensor) -> Tensor:
 for _row in (
     Method(
         "class_map", "class map", Cost.FORWARD, applies=_is_facnn, evidence=_own_class_maps,
-        sums_to=SumsTo("the logit less the mean of all logits (less the bias, for a sigmoid)", _class_map_score),
+        sums_to=SumsTo("the logit less what all classes share", _class_map_score),
     ),
     Method(
         "class_map_raw", "class map, not centred", Cost.FORWARD, applies=_is_facnn, from_evidence=_raw_class_map,
