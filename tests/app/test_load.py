@@ -92,7 +92,9 @@ def load(users: int, seconds: float, pictures: int, folder: Path, port: int) -> 
         states: list = []
         for states in engine.run(read_picture(path, Settings()), engine.defaults()):  # noqa: B007
             pass
-        serial[key] = [(one.target_name, float(one.prediction.logits.max()), float(one.map.values.sum())) for one in states]
+        serial[key] = [
+            (one.target_name, float(one.prediction.logits.max()), float(one.map.values.sum())) for one in states
+        ]
     engine.close()
     assert len({tuple(map(str, one)) for one in serial.values()}) == len(paths)  # a mix-up could not go unseen
     keep = 5.0

@@ -1,4 +1,4 @@
-"""The precision that a machine is fast in: measured on the model, decided with a bias to fp32, kept by a resumed run."""
+"""The precision that a machine is fast in: measured, decided with a bias to fp32, kept by a resumed run."""
 
 import pytest
 import torch

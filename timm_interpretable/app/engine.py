@@ -66,14 +66,15 @@ class ClassMap:
     """The map of one class.
 
     values: signed, `(H, W)`. score: what they should add up to; None where the method adds up to nothing. depth: maps
-    `(h, w)` after every layer. weights: those of the class as a picture, 8-bit `(H, W, 4)`. The last two belong to a
-    model's own explanation, where it has them.
+    `(h, w)` after every layer, each of which is a `depth_label`. weights: those of the class as a picture, 8-bit
+    `(H, W, 4)`. These belong to a model's own explanation, where it has them.
     """
 
     values: Array
     score: float | None
     seconds: float
     depth: tuple[Array, ...] = ()
+    depth_label: str = "layer"
     weights: Array | None = None
 
     @property
@@ -274,15 +275,15 @@ def class_map(
     x, classes = model.inputs(picture), torch.tensor([[target]], device=model.device)
     context = replace(model.context, settings=settings, tick=tick)
     depth: tuple[Array, ...] = ()
-    weights = None
+    label, weights = "layer", None
     if method.is_read and prediction.evidence is not None:
         values = method.read(context, prediction.evidence, classes)[0, 0]
         if method is own_method(model.net):
             own = prediction.evidence.explanation(classes[0])
-            depth = tuple(one[0].float().cpu().numpy() for one in own.depth)
+            depth, label = tuple(one[0].float().cpu().numpy() for one in own.depth), own.depth_label
             weights = None if own.weights is None else weight_picture(own.weights[0], values)
     else:
         values = method.maps(context)(x, classes)[0, 0]
     logits = torch.from_numpy(prediction.logits).to(x)[None]
     score = None if method.sums_to is None else float(method.sums_to.score(context, x, logits, classes[0])[0])
-    return ClassMap(values.float().cpu().numpy(), score, time.perf_counter() - start, depth, weights)
+    return ClassMap(values.float().cpu().numpy(), score, time.perf_counter() - start, depth, label, weights)

@@ -41,7 +41,7 @@ def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     entries = engine.models.self_explaining()
     with gr.Row(elem_classes="ti-controls"):
         model = gr.Dropdown([(e.title, e.name) for e in entries], label="Model", filterable=False, scale=1)
-        layer = gr.Slider(1, 8, value=8, step=1, label="After layer", elem_id="ti-depth", scale=2, buttons=[])
+        layer = gr.Slider(1, 8, value=8, step=1, label="After block or layer", elem_id="ti-depth", scale=2, buttons=[])
     result = gr.HTML(empty(), js_on_load=None, apply_default_css=False, elem_classes="ti-plain")
 
     def draw(
@@ -85,11 +85,12 @@ def _signed(maps: Sequence[Array]) -> bool:
 
 def _drawn(found: Explanation, at: int, style: Style, film: _Film) -> str:
     seen, name, maps = found.prediction.seen, found.target_name, found.map.depth
+    label = found.map.depth_label
     values, sums = maps[at - 1], [words.number(float(one.sum(dtype=np.float64))) for one in maps]
-    alt = f"Map of {name} after layer {at} of {len(maps)}; strongest at the {words.place(values)}"
+    alt = f"Map of {name} after {label} {at} of {len(maps)}; strongest at the {words.place(values)}"
     panels = "".join(
         f'<li class="{"ti-now" if i == at else ""}"><figure><img src="{picture}" alt="">'
-        f"<figcaption>layer {i}<br>{total}</figcaption></figure></li>"
+        f"<figcaption>{label} {i}<br>{total}</figcaption></figure></li>"
         for i, (picture, total) in enumerate(zip(film.thumbnails, sums, strict=True), start=1)
     )
     height, width = values.shape
@@ -97,9 +98,9 @@ def _drawn(found: Explanation, at: int, style: Style, film: _Film) -> str:
     return (
         f'<div class="ti-pair"><div><div class="ti-view">{render.stack(seen, values, style, alt, signed)}</div>'
         f"{render.scale(values, style, signed)}"
-        f'<p class="ti-foot">{escape(name)}, after layer {at}: {width} × {height} values, which add up to '
+        f'<p class="ti-foot">{escape(name)}, after {label} {at}: {width} × {height} values, which add up to '
         f"{sums[at - 1]}</p></div>"
-        f'<div><p class="ti-lead">{_LEAD}</p><ol class="ti-strip" aria-label="All layers">{panels}</ol>'
+        f'<div><p class="ti-lead">{_LEAD}</p><ol class="ti-strip" aria-label="All {label}s">{panels}</ol>'
         f'<div class="ti-film"><img src="{film.animation}" alt="The maps one after the other, as an animation">'
         f'<a class="ti-download" download="through-depth.gif" href="{film.animation}">Download the animation (GIF)</a>'
         "</div></div></div>"
