@@ -11,7 +11,8 @@ from captum.attr import Saliency
 from torch import nn
 
 from timm_interpretable.attr import RISE
-from timm_interpretable.attr.contract import class_indices, evaluation_view, module_copies, progress_bar, shared_copy
+from timm_interpretable.attr.contract import class_indices, evaluation_view, progress_bar
+from timm_interpretable.models.sharing import module_copies, shared_copy
 
 # Targets
 

@@ -1,4 +1,4 @@
-"""Class maps of an FA-CNN as Captum attributions: forward passes only, no hooks, no modes
+"""Class maps of FA-CNNs and hybrids as Captum attributions: forward passes only, no hooks, no modes
 
 Source: `End-to-end Feature Alignment: A Simple CNN with Intrinsic Class Attribution` (Parniyan Farvardin,
 David Chapman) - https://arxiv.org/abs/2603.25798. The FA-CNN here is a reconstruction from its abstract.
@@ -73,7 +73,9 @@ class ClassMapEvidence:
         others = None if contrast is None else contrast[:, None]
         one = self.maps(classes[:, None], layers, others)
         spread = (one / self.shape[1]).expand(self.shape).contiguous()
-        depth = [self._of(m, classes[:, None], others)[:, 0] / m.shape[2:].numel() for m in self.layers]
+        # a hybrid has one map, which has no way through depth
+        layers_shown = self.layers if len(self.layers) > 1 else []
+        depth = [self._of(m, classes[:, None], others)[:, 0] / m.shape[2:].numel() for m in layers_shown]
         return Explanation(spread, depth, depth_label="block")
 
     def raw(self) -> "ClassMapEvidence":
@@ -213,7 +215,8 @@ class LayerClassMap(LayerAttribution):
 
     Args:
         forward_func: a model with `class_maps`, else `TypeError`.
-        layer: a block (`model.stages[i].blocks[j]`) or a stage (`model.stages[i]`: its last block), else `ValueError`.
+        layer: of an FA-CNN a block (`model.stages[i].blocks[j]`) or a stage (`model.stages[i]`: its last block), of a
+            hybrid `model.backbone`; else `ValueError`.
     """
 
     def __init__(self, forward_func: nn.Module, layer: nn.Module) -> None:
@@ -269,8 +272,8 @@ def _constant(model: Any) -> Any:
 def _evidence(model: Any, x: Tensor, last_only: bool, centred: bool | None) -> ClassMapEvidence:
     # with many classes the maps of all blocks would take many times the memory of the last
     maps = [model.head.class_maps(model.forward_features(x))] if last_only else model.class_maps(x)
-    tau = model.head.log_tau.to(maps[-1].dtype).exp()
-    return ClassMapEvidence([tau * one for one in maps], _constant(model), x.shape, _centres(model, centred))
+    scaled = [model.head.temperature * one for one in maps]
+    return ClassMapEvidence(scaled, _constant(model), x.shape, _centres(model, centred))
 
 
 def _spread(maps: Tensor, size: torch.Size) -> Tensor:
@@ -282,14 +285,10 @@ def _spread(maps: Tensor, size: torch.Size) -> Tensor:
 
 
 def _block_position(model: Any, layer: nn.Module) -> int:
-    position, names = -1, []
-    for i, stage in enumerate(model.stages):
-        names.append(f"stages.{i}")
-        for j, block in enumerate(stage.blocks):
-            position += 1
-            names.append(f"stages.{i}.blocks.{j}")
-            if layer is block:
-                return position
-        if layer is stage:
+    positions: dict[str, int] = model.map_positions()
+    for name, position in positions.items():
+        if layer is model.get_submodule(name):
             return position
-    raise ValueError(f"layer is a {type(layer).__name__} that has no class map, expected one of {', '.join(names)}.")
+    raise ValueError(
+        f"layer is a {type(layer).__name__} that has no class map, expected one of {', '.join(positions)}."
+    )

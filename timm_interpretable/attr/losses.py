@@ -20,8 +20,8 @@ from timm_interpretable.attr.contract import (
     described,
     evaluation_view,
     explained_model,
-    module_copies,
 )
+from timm_interpretable.models.sharing import module_copies
 
 __all__ = ["CosineDissimilarity", "CosineSimilarity", "FeatureLocationLoss", "LogitLoss", "Loss"]
 

@@ -146,7 +146,7 @@ def settings_beside(weights: Path) -> dict[str, Any]:
         return {**found.get("pretrained_cfg", {}), **{k: v for k, v in found.items() if k != "pretrained_cfg"}}
     if result.is_file():  # a training run of this package
         run = json.loads(result.read_text(encoding="utf-8"))
-        recipe = run["recipe"]
+        recipe = run.get("recipe") or {}  # converted weights have none
         size = recipe.get("eval_size")  # recipes of faces have none
         sizes = dict(input_size=[3, size, size]) if size else {}
         return {**recipe, **sizes, "label_names": run.get("classes")}
@@ -178,7 +178,7 @@ def described_model(name: str, weights: Path | None, net: Any) -> dict[str, Any]
     result = weights.with_name("result.json") if weights else None
     if result is not None and result.is_file():
         run = json.loads(result.read_text(encoding="utf-8"))
-        described |= dict(epochs=run["recipe"].get("epochs"), eval_accuracy=run.get("eval_accuracy"))
+        described |= dict(epochs=run.get("recipe", {}).get("epochs"), eval_accuracy=run.get("eval_accuracy"))
     return described
 
 

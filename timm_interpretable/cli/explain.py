@@ -100,6 +100,7 @@ class Explainer:
 
     def __init__(self, name: str, model: "nn.Module", method: str | None, target: str, raw: bool) -> None:
         from timm_interpretable.attr import Context
+        from timm_interpretable.data.classes import class_names
         from timm_interpretable.data.images import eval_transform
 
         self.name, self.model, self.raw = name, model, raw
@@ -268,13 +269,6 @@ def chosen_method(name: str, model: "nn.Module", key: str | None) -> "Method":
     if key not in there:
         fail(f"model {name!r} has no method {key!r}; expected one of: {', '.join(there)}")
     return there[key]
-
-
-def class_names(model: "nn.Module") -> list[str]:
-    """The names in the model's configuration; `class 0`, ... where it has none."""
-    count = int(model.num_classes)  # type: ignore[arg-type]
-    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
-    return list(names) if names and len(names) == count else [f"class {k}" for k in range(count)]
 
 
 def resolve_target(target: str, names: list[str]) -> int | None:

@@ -15,6 +15,11 @@ from timm_interpretable.models.facnn import (
     FeatureAlignedCNN as FeatureAlignedCNN,
     Lift as Lift,
 )
+from timm_interpretable.models.hybrid import (
+    ClassMapModel as ClassMapModel,
+    LinearMapHead as LinearMapHead,
+    class_map_model as class_map_model,
+)
 from timm_interpretable.models.interface import (
     class_probabilities as class_probabilities,
     encode as encode,

@@ -235,6 +235,11 @@ class ClassMapHead(nn.Module):
         if pool_type is not None:
             self.pool_type = pool_type
 
+    @property
+    def temperature(self) -> Tensor:
+        """What the logits are multiples of: logit = temperature * mean(map) + bias. In at least fp32."""
+        return _at_least_float32(self.log_tau.detach()).exp()
+
     def class_maps(self, x: Tensor) -> Tensor:
         """Trunk `(B, C, H, W)` to the class maps `M_c`, `(B, K, H, W)`; centred ones where the head is so."""
         if self.num_classes == 0:
@@ -477,6 +482,17 @@ class FeatureAlignedCNN(nn.Module):
     def logit_bias(self) -> Tensor | float:
         """What the logits have besides their maps: the head's bias, 0 without one."""
         return 0.0 if self.head.logit_bias is None else self.head.logit_bias.detach()
+
+    def map_positions(self) -> dict[str, int]:
+        """By the name of a module whose output has class maps, the position of these maps in `class_maps`."""
+        found, position = {}, -1
+        stage: Any
+        for i, stage in enumerate(self.stages):
+            for j in range(len(stage.blocks)):
+                position += 1
+                found[f"stages.{i}.blocks.{j}"] = position
+            found[f"stages.{i}"] = position
+        return found
 
     def class_maps(self, x: Tensor) -> list[Tensor]:
         """Class maps after every block, `M_c^l` of shape `(B, K, h_l, w_l)`, from one forward pass.

@@ -20,6 +20,7 @@ from timm_interpretable.models import explanation_of
 from timm_interpretable.models.weights import CARD_FOLDERS, HUB_ORG, HUB_PUBLISHED, RELEASED_FILE, released, sha256
 from tools.release.benchmarks import benchmark_of, benchmark_section, model_index
 from tools.release.face_cards import face_card
+from tools.release.hybrid_card import hybrid_card
 from tools.release.texts import CITATIONS, dataset_of
 from tools.release.training import PICTURE, Release, Trained
 
@@ -49,8 +50,9 @@ def write_folder(name: str, run: Path, release: Release, folder: Path) -> None:
         config: dict[str, Any] = dict(verification=verification)
         arguments: dict[str, Any] = dict(num_classes=0, in_chans=1)
     else:
-        config = dict(label_names=list(net.pretrained_cfg["label_names"]))
-        arguments = dict(net.pretrained_model_args)
+        labels = {key: net.pretrained_cfg.get(key) for key in ("label_names", "label_descriptions")}
+        config = {key: value if key != "label_names" else list(value) for key, value in labels.items() if value}
+        arguments = dict(getattr(net, "pretrained_model_args", {}))
     save_config_for_hf(net, str(folder / "config.json"), model_config=config, model_args=arguments)
     release.save(folder)
     if folder.resolve().parent in CARD_FOLDERS:
@@ -67,7 +69,8 @@ def write_card(folder: Path) -> None:
         ValueError: nothing is known about the model's data set.
     """
     name, release = folder.name, Release.load(folder)
-    data, template, values = (face_card if release.model.is_face else _classifier_card)(name, release, folder)
+    make = face_card if release.model.is_face else hybrid_card if release.model.is_converted else _classifier_card
+    data, template, values = make(name, release, folder)
     notes = resources.files(__package__) / "notes" / f"{name}.md"
     text = (resources.files(__package__) / template).read_text(encoding="utf-8")
     values |= dict(name=name, notes=notes.read_text(encoding="utf-8") if notes.is_file() else "")

@@ -13,10 +13,12 @@ import timm_interpretable  # noqa: F401  registers the models
 from timm_interpretable.attr import own_method
 from timm_interpretable.cli.common import fail
 from timm_interpretable.cli.explain import Explainer
+from timm_interpretable.data.classes import class_names
 from timm_interpretable.data.images import sample_of
 from timm_interpretable.models.weights import released
 from tools.release.benchmarks import RESULTS, write_readme
 from tools.release.cards import write_card, write_folder
+from tools.release.convert import convert as convert_weights
 from tools.release.publish import (
     Changes,
     Upload,
@@ -77,12 +79,27 @@ def _draw(name: str, folder: Path) -> None:
     model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     if own_method(model) is None:
         return
-    sample = sample_of(model.pretrained_cfg["label_names"])
+    sample = sample_of(class_names(model))
     with TemporaryDirectory() as temporary:
         stem = Path(temporary) / "maps"
         Explainer(name, model, None, "top1", raw=False).run([sample.path], [stem])
         with Image.open(stem.with_suffix(".png")) as figure:
             figure.convert("RGB").save(folder / PICTURE, quality=80)
+
+
+@app.command()
+def convert(
+    name: Annotated[str, typer.Argument(help="arch.tag of a hybrid, e.g. facnn_hybrid_efficientnet_lite0.in1k.")],
+    weights: Annotated[Path, typer.Option(help="The state dict of the plain timm network, as .safetensors.")],
+    origin: Annotated[str, typer.Option(help="Where that file was published, for the card.")],
+    out: Annotated[Path, typer.Option(help="Folder like that of a training run, for `card --run`.")],
+) -> None:
+    """Turn published weights of an ordinary timm network into those of its hybrid."""
+    try:
+        convert_weights(name, weights, origin, out)
+    except (OSError, ValueError, RuntimeError) as error:
+        fail(str(error))
+    typer.echo(f"{out}")
 
 
 @app.command()

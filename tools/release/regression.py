@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from timm_interpretable.attr import Context, own_method
+from timm_interpretable.data.classes import class_names
 from timm_interpretable.data.images import eval_transform, load_image, sample_of, to_picture
 
 REGRESSION_FILE = "regression.safetensors"
@@ -26,7 +27,7 @@ def write_regression(folder: Path) -> Path:
     the largest logit with the channels added up, where the model has one.
     """
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    sample = sample_of(model.pretrained_cfg.get("label_names") or ())
+    sample = sample_of(class_names(model))
     pixels = to_picture(eval_transform(model)(load_image(sample.path)), model)
     channels = model.pretrained_cfg["input_size"][0]
     tensors = {"pixels": torch.from_numpy(pixels).permute(2, 0, 1)[:channels].contiguous()}

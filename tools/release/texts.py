@@ -68,6 +68,20 @@ _DATASETS = {
     ),
 }
 
+_DATASETS["in1k"] = Dataset(
+    id="ILSVRC/imagenet-1k",
+    name="Imagenette's images",
+    measured="250 images with boxes",
+    caveat="They are ImageNet validation images of ten classes, in copies of 224 x 224 pixels, squashed to square; the "
+    "network tells them from all 1,000 classes. The network was trained on ImageNet's training images, so it saw other "
+    "images of the same classes, and Imagenette's own training images among them.",
+    origin="EfficientNet-Lite was published by Google under Apache-2.0, and ported to timm by R. Wightman as "
+    "[tf_efficientnet_lite0.in1k](https://huggingface.co/timm/tf_efficientnet_lite0.in1k), also under Apache-2.0. It "
+    "was trained on ImageNet-1k (Deng et al., 2009), whose images were collected on the web and belong to their "
+    "owners; ImageNet gives access for non-commercial research and education.",
+    citation=_DATASETS["imagenette"].citation,
+)
+
 _FACNN = """@misc{farvardin2026feature,
   title = {End-to-end Feature Alignment: A Simple {CNN} with Intrinsic Class Attribution},
   author = {Farvardin, Parniyan and Chapman, David},
@@ -97,8 +111,31 @@ _BASELINE = """@inproceedings{he2016deep,
   url = {https://github.com/huggingface/pytorch-image-models}
 }"""
 
-CITATIONS: dict[str | None, str] = {"class_map": _FACNN, "contributions": _CODA_NET, None: _BASELINE}
-"""BibTeX by the model's own explanation; None for ordinary networks."""
+_HYBRID = """@inproceedings{tan2019efficientnet,
+  title = {{EfficientNet}: Rethinking Model Scaling for Convolutional Neural Networks},
+  author = {Tan, Mingxing and Le, Quoc V.},
+  booktitle = {International Conference on Machine Learning (ICML)},
+  year = {2019}
+}
+
+@inproceedings{zhou2016learning,
+  title = {Learning Deep Features for Discriminative Localization},
+  author = {Zhou, Bolei and Khosla, Aditya and Lapedriza, Agata and Oliva, Aude and Torralba, Antonio},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year = {2016}
+}
+
+@misc{wightman2019timm,
+  title = {PyTorch Image Models},
+  author = {Wightman, Ross},
+  year = {2019},
+  url = {https://github.com/huggingface/pytorch-image-models}
+}"""
+
+CITATIONS: dict[str | None, str] = {
+    "class_map": _FACNN, "contributions": _CODA_NET, "hybrid": _HYBRID, None: _BASELINE,
+}  # fmt: skip
+"""BibTeX by the model's own explanation, of converted networks under `hybrid`; None for ordinary networks."""
 
 
 def dataset_of(name: str) -> Dataset:

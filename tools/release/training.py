@@ -40,6 +40,11 @@ class Trained:
         return "eer" in self.evaluation
 
     @property
+    def is_converted(self) -> bool:
+        """Whether the weights were published by others and converted here, instead of trained."""
+        return "converted" in self.result
+
+    @property
     def runs(self) -> list[dict[str, Any]]:
         """`result.json` of every run that led to the weights, first to last."""
         runs = [self.result]
