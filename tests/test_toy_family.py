@@ -78,7 +78,7 @@ def photos(tmp_path):
 
 
 def test_explain_knows_a_family_that_was_added(toy, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(explain_command, "load_model", lambda name, device: toy)
+    monkeypatch.setattr(explain_command, "load_any", lambda name, weights, device: toy)
     args = ["explain", str(photos), "--model", "toy", "--device", "cpu", "--raw", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, args)
     assert result.exit_code == 0, result.output

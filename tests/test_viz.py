@@ -6,17 +6,19 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from timm_interpretable.viz import elide, explanation_figure, overlay, verification_figure, weight_picture
+from timm_interpretable.viz import MapPanel, elide, explanation_figure, overlay, verification_figure, weight_picture
 
 
 def figure(
-    blocks=8, names=("tench", "church", "gas pump"), target=0, title="photo.jpg", signed=False, size=64, **options
-):
+    blocks=8, names=("tench", "church", "gas pump"), target=0, title="photo.jpg", signed=False, size=(64, 64),
+    methods=("class map",), sums="the logit", clipped=False, **options,
+):  # fmt: skip
     rng = np.random.default_rng(0)
     values = (lambda *s: rng.standard_normal(s)) if signed else (lambda *s: rng.random(s))
     probs = np.linspace(1, 0.1, len(names))
     return explanation_figure(
-        rng.integers(0, 256, (size, size, 3), dtype=np.uint8), 1e-4 * values(size, size),
+        rng.integers(0, 256, (*size, 3), dtype=np.uint8),
+        [MapPanel(1e-4 * values(*size), method, sums, clipped) for method in methods],
         [values(8, 8) for _ in range(blocks)], names, probs / probs.sum(), target, title=title, **options,
     )  # fmt: skip
 
@@ -33,7 +35,9 @@ LONG = [f"a long class name, number {i}, such as ImageNet has for its many breed
     [
         {},
         {"signed": True},
-        {"size": 32},
+        {"size": (32, 32)},
+        {"size": (40, 120)},
+        {"size": (120, 40), "note": "40 x 120; the model saw it squashed to 224 x 224"},
         {"blocks": 16},
         {"blocks": 4},
         {"blocks": 0},
@@ -42,7 +46,10 @@ LONG = [f"a long class name, number {i}, such as ImageNet has for its many breed
         {"names": ["W" * 60] * 10, "title": "W" * 200 + ".jpg"},
         {"title": "a very long file name with spaces " * 5},
         {"names": ["$a^b$", "100 % \\frac", "x"], "title": "$1 _and_ $2.jpg"},
-        {"map_label": "contribution to the logit, per pixel, average of the last blocks, less the other classes"},
+        {"sums": "the logit less what all classes share", "clipped": True},
+        {"methods": ("contributions", "Grad-CAM"), "blocks": 0, "weights": np.full((64, 64, 4), 128, np.uint8)},
+        {"methods": ("class map", "class map, average of the last half", "integrated gradients", "FAME"), "blocks": 0},
+        {"names": LONG, "target": 11, "versus": 3, "methods": ("class map, not centred",)},
     ],
     ids=lambda options: "-".join(options) or "plain",
 )
@@ -106,13 +113,16 @@ def test_says_what_it_shows():
     said = [t.get_text() for t in texts(fig)]
     assert {"photo.jpg", "evidence for “church”", "prediction", "block 1", "block 8", "33.3 %"} <= set(said)
     assert any("own scale" in text for text in said)
+    several = figure(methods=("class map", "Grad-CAM"), target=1, versus=0, note="what the model saw")
+    said = {t.get_text() for t in texts(several)}
+    assert {"evidence for “church” rather than “tench”", "class map", "Grad-CAM", "what the model saw"} <= said
 
 
 def test_a_colour_means_the_same_in_all_panels():
     positive, signed = np.full((4, 4), 2.0), np.linspace(-1, 1, 16).reshape(4, 4)
     image = np.zeros((32, 32, 3), dtype=np.uint8)
     for maps, name in (([positive, signed], "RdBu_r"), ([positive, positive + signed / 4], "inferno")):
-        fig = explanation_figure(image, positive, maps, ["a", "b"], [0.7, 0.3], 0)
+        fig = explanation_figure(image, [MapPanel(positive, "class map")], maps, ["a", "b"], [0.7, 0.3], 0)
         panels = [ax.images[0] for ax in fig.findobj(Axes) if ax.get_title().startswith("block ")]
         assert [panel.get_cmap().name for panel in panels] == [name, name]
 
@@ -165,7 +175,9 @@ def test_overlay_enlarges_small_maps_and_takes_constant_ones():
 
 def test_flat_maps_can_be_drawn():
     zero = np.zeros((8, 8))
-    fig = explanation_figure(np.zeros((8, 8, 3), np.uint8), zero, [zero], ["only"], np.ones(1), 0)
+    fig = explanation_figure(
+        np.zeros((8, 8, 3), np.uint8), [MapPanel(zero, "class map")], [zero], ["only"], np.ones(1), 0
+    )
     fig.canvas.draw()
 
 

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 __all__ = [
-    "COLOURS", "ValueRange", "elide", "explanation_figure", "heat_layer", "is_flat", "overlay", "spelled",
+    "COLOURS", "MapPanel", "ValueRange", "elide", "explanation_figure", "heat_layer", "is_flat", "overlay", "spelled",
     "value_range", "verification_figure", "weight_picture", "without_outliers",
 ]  # fmt: skip
 
@@ -41,6 +41,8 @@ _WIDTH = 14.0  # inches
 _INK, _QUIET, _ACCENT, _BAR = "#1f2328", "#6e7781", "#c2410c", "#9aa7b4"
 _HEADING, _SMALL = 14, 10  # points
 _PER_ROW = 9  # panels through depth, at most
+_MAPS_PER_ROW = 4  # panels of a picture and its maps, at most
+_PALE = 0.6  # how much of the picture's colour goes below heat
 _GREY = 0.55  # what the colour bar shows behind the see-through end of the colours
 
 
@@ -50,7 +52,7 @@ def overlay(
     colours: tuple[str, str] = COLOURS,
     signed: bool | None = None,
 ) -> Array:
-    """A class map as heat on the grey picture, 8-bit RGB of the picture's size.
+    """A class map as heat on the picture in pale colours, 8-bit RGB of the picture's size.
 
     Negative values are blue and positive ones red, symmetric about 0; a map without negative values runs from purple to
     yellow, from its minimum to its maximum (unless `colours` says otherwise). The closer to 0, or to that minimum, the
@@ -65,10 +67,12 @@ def overlay(
     """
     picture = _picture(image)
     heat = _heat_colours(_map(class_map), picture.shape[:2], colours, signed)
-    grey = picture @ np.array([0.299, 0.587, 0.114]) / 255
+    grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None]
+    # pale, so that the picture's colours stay recognisable and are not taken for heat
+    pale = ((1 - _PALE) * picture + _PALE * grey) / 255
     # lifted shadows: on black, colour would be hard to tell apart
-    grey = (0.15 + 0.80 * grey)[..., None]
-    mixed = grey * (1 - heat[..., 3:]) + heat[..., :3] * heat[..., 3:]
+    pale = 0.15 + 0.80 * pale
+    mixed = pale * (1 - heat[..., 3:]) + heat[..., :3] * heat[..., 3:]
     return (mixed.clip(0, 1) * 255).round().astype(np.uint8)
 
 
@@ -120,75 +124,119 @@ def weight_picture(weights: Array | Tensor, contribution: Array | Tensor, percen
     return (np.stack([*rgb, opacity], axis=-1) * 255).round().astype(np.uint8)
 
 
+class MapPanel(NamedTuple):
+    """A map to draw.
+
+    Args:
+        values: signed `(h, w)`, in the proportions of the picture.
+        method: the title of what made it.
+        adds_up_to: in words; empty where the map adds up to nothing in particular.
+        clipped: whether `without_outliers` cut values off, which is then said.
+    """
+
+    values: Array | Tensor
+    method: str
+    adds_up_to: str = ""
+    clipped: bool = False
+
+    def scale(self, unit: str) -> str:
+        """What its colours measure, in that unit."""
+        words = [f"{self.method}, per pixel{unit}"]
+        words += [f"adds up to {self.adds_up_to}"] if self.adds_up_to else []
+        words += ["the colours end where the largest half percent begins"] if self.clipped else []
+        return "; ".join(words)
+
+
 def explanation_figure(
     image: Array | Tensor,
-    class_map: Array | Tensor,
+    maps: Sequence[MapPanel],
     evolution: Sequence[Array | Tensor],
     class_names: Sequence[str],
     probs: Array | Tensor,
     target: int,
     *,
+    versus: int | None = None,
     title: str = "",
-    map_label: str = "contribution to the logit, per pixel",
     depth_label: str = "block",
     weights: Array | None = None,
     model: str = "",
     yes_or_no: bool = False,
+    note: str = "",
+    proportions: float = 1.0,
 ) -> Figure:
-    """One figure for one picture: the picture, the map of a class on it, the prediction, and the map after every block.
+    """One figure for one picture: the picture, maps of a class on it, the prediction, and the map after every block.
 
     Args:
-        image: the picture the model saw, 8-bit RGB `(H, W, 3)`.
-        class_map: signed map `(H, W)` of the class `target`.
+        image: the picture, 8-bit RGB `(H, W, 3)`.
+        maps: of the class `target`, side by side.
         evolution: maps of the same class after each block, `(h_l, w_l)`; each drawn on its own scale, with its range.
         class_names: K names.
         probs: K probabilities.
         target: index of the explained class.
+        versus: index of the class whose maps were subtracted; None for none.
         title: usually the file name; shortened in the middle when long.
-        map_label: what the colours measure, next to the colour bar.
         depth_label: what an entry of `evolution` comes after, 'block' or 'layer'.
         weights: the class's weights as an RGBA picture, see `weight_picture`; a panel of its own.
         model: the name of the model, said below the prediction together with the number of its classes.
         yes_or_no: whether the probabilities answer one yes-or-no question per class, as those of a sigmoid do. The
             figure says so, since they need not add up to 100 %.
+        note: below the picture, such as what the model saw of it.
+        proportions: width of what `evolution` shows, divided by its height.
 
     Returns:
         a figure 1400 pixels wide, ready for `savefig`.
     """
-    picture, heat, values = _picture(image), overlay(image, class_map), _map(class_map)
-    rows = math.ceil(len(evolution) / _PER_ROW)
-    heights = [4.35 if weights is None else 3.45] + [2.45 + 2.05 * (rows - 1)] * bool(rows)
+    picture = _picture(image)
+    panels = 1 + len(maps) + (weights is not None)
+    rows, deep = math.ceil((panels + 1) / _MAPS_PER_ROW), math.ceil(len(evolution) / _PER_ROW)
+    columns = math.ceil((panels + 1) / rows)
+    inches = {3: 3.6, 4: 2.7}[columns]
+    name = elide(spelled(class_names[target]), 28)
+    about = f"“{name}”" if versus is None else f"“{name}” rather than “{elide(spelled(class_names[versus]), 28)}”"
+    headline = len(maps) > 1 or versus is not None  # too long for the heading of a panel
+
+    # a wide picture needs no high row; the prediction needs some height, and so does the text below a map
+    height = min(inches, max(1.9, inches * picture.shape[0] / picture.shape[1])) + 1.05
+    heights = [height * rows + 0.35 * headline] + [2.45 + 2.05 * (deep - 1)] * bool(deep)
     layout = ConstrainedLayoutEngine(w_pad=0.10, h_pad=0.08)
     fig = Figure(figsize=(_WIDTH, sum(heights)), dpi=_DPI, layout=layout, facecolor="white")
     canvas = FigureCanvasAgg(fig)
     parts = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    if headline:
+        _plain(parts[0].suptitle(f"evidence for {about}", fontsize=16, color=_INK, x=0.10 / _WIDTH, ha="left"))
 
-    name = elide(spelled(class_names[target]), 28)
     ratio = 0.82
-    panels = 3 if weights is None else 4
-    top = parts[0].subplots(1, panels, width_ratios=[1] * (panels - 1) + [ratio])
-    top[0].imshow(picture)
-    inches = 3.5 if weights is None else 2.6
-    _heading(top[0], _fitted(canvas, title or "image", inches))
-    top[1].imshow(heat)
-    _heading(top[1], _fitted(canvas, f"evidence for “{name}”", inches + 0.4))
-    _color_bar(top[1], values, map_label, width=48 if weights is None else 34)
+    grid = parts[0].subplots(rows, columns, width_ratios=[1] * (columns - 1) + [ratio], squeeze=False)
+    # the prediction ends the first row
+    places: list[Axes] = [*grid[0, :-1], *grid[1:].ravel()]
+    last: Axes = grid[0, -1]
+    places[0].imshow(picture)
+    _heading(places[0], _fitted(canvas, title or "image", inches))
+    _below(places[0], note, inches)
+    for ax, one in zip(places[1:], maps, strict=False):
+        ax.imshow(overlay(picture, one.values))
+        _heading(ax, _fitted(canvas, one.method if headline else f"evidence for {about}", inches + 0.4))
+        unit = _color_bar(ax, _map(one.values))
+        _below(ax, one.scale(unit), inches)
     if weights is not None:
-        top[2].imshow(weights)
-        _heading(top[2], _fitted(canvas, "weights, as colours", inches))
-    for ax in top[:-1]:
+        places[1 + len(maps)].imshow(weights)
+        _heading(places[1 + len(maps)], _fitted(canvas, "weights, as colours", inches))
+        _below(
+            places[1 + len(maps)], "what the picture would have to look like to be all that the class looks for", inches
+        )
+    for ax in places[:panels]:
         _bare(ax)
         ax.set_anchor("NW")
-    # as high as a square picture
-    top[-1].set_box_aspect(1 / ratio)
-    top[-1].set_anchor("N")
-    _prediction(top[-1], _vector(probs), class_names, target)
-    about = [_fitted(canvas, model, 2.6, _SMALL)] if model else []
-    about.append(f"{len(class_names)} {'classes' if len(class_names) != 1 else 'class'}")
-    about += ["one yes-or-no question per class"] if yes_or_no else []
-    _plain(top[-1].set_xlabel("\n".join(about), fontsize=_SMALL, color=_QUIET, loc="left", labelpad=4))
-    if rows:
-        _evolution(parts[1], evolution, rows, name, depth_label)
+    for ax in places[panels:]:
+        ax.set_visible(False)
+    last.set_anchor("NW")
+    _prediction(last, _vector(probs), class_names, target)
+    told = [_fitted(canvas, model, 2.6, _SMALL)] if model else []
+    told.append(f"{len(class_names)} {'classes' if len(class_names) != 1 else 'class'}")
+    told += ["one yes-or-no question per class"] if yes_or_no else []
+    _plain(last.set_xlabel("\n".join(told), fontsize=_SMALL, color=_QUIET, loc="left", labelpad=4))
+    if deep:
+        _evolution(parts[1], evolution, deep, about, depth_label, proportions)
     return fig
 
 
@@ -309,7 +357,9 @@ def _prediction(ax: Axes, probs: Array, class_names: Sequence[str], target: int)
     _heading(ax, "prediction")
 
 
-def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, name: str, depth_label: str) -> None:
+def _evolution(
+    part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, about: str, depth_label: str, proportions: float
+) -> None:
     columns = max(math.ceil(len(evolution) / rows), 6)
     axes = part.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(evolution) :]:
@@ -319,17 +369,20 @@ def _evolution(part: SubFigure, evolution: Sequence[Array | Tensor], rows: int, 
     colors = matplotlib.colormaps[COLOURS[0 if signed else 1]]
     for i, (ax, values, words) in enumerate(zip(axes, maps, _ranges(maps), strict=False), start=1):
         low, high = _limits(values, signed)
-        ax.imshow(values, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
+        ax.imshow(
+            values, cmap=colors, vmin=low, vmax=high, interpolation="nearest", extent=(0, proportions, 1, 0)
+        )  # fmt: skip
         _plain(ax.set_title(f"{depth_label} {i}", fontsize=12, color=_INK, pad=4))
         ax.set_xlabel(words, fontsize=_SMALL, color=_QUIET, labelpad=3)
         _bare(ax)
-    label = f"map of “{name}” after each {depth_label}, every panel on its own scale (its range below it)"
+    label = f"map of {about} after each {depth_label}, every panel on its own scale (its range below it)"
     _plain(part.suptitle(label, fontsize=13, color=_INK, x=0.10 / _WIDTH, ha="left"))
 
 
-def _color_bar(ax: Axes, values: Array, label: str, width: int) -> None:
+def _color_bar(ax: Axes, values: Array) -> str:
+    """The scale beside a map; the result is its power of ten, in words."""
     colors, norm = _heat(values)
-    # the power of ten goes to the label: matplotlib's own would float above the bar
+    # matplotlib's own power of ten would float above the bar
     power = _power(_peak(values))
     low, high = (end / 10.0**power for end in (norm.vmin or 0.0, norm.vmax or 0.0))
     scaled = Normalize(low, high)
@@ -337,10 +390,14 @@ def _color_bar(ax: Axes, values: Array, label: str, width: int) -> None:
     bar.ax.set_facecolor(str(_GREY))
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(5)
-    bar.ax.tick_params(labelsize=11, colors=_INK, length=3)
-    unit = f" ({_unit(power).strip()})" if power else ""
-    _plain(bar.ax.yaxis.label)
-    bar.set_label("\n".join(textwrap.wrap(label + unit, width)), fontsize=12, color=_INK, labelpad=6)
+    bar.ax.tick_params(labelsize=_SMALL, colors=_INK, length=3)
+    return f" ({_unit(power).strip()})" if power else ""
+
+
+def _below(ax: Axes, text: str, inches: float) -> None:
+    """Small words under a picture, in at most three lines."""
+    lines = textwrap.wrap(spelled(text), round(14.5 * inches), max_lines=3, placeholder=" …")
+    _plain(ax.set_xlabel("\n".join(lines), fontsize=_SMALL, color=_QUIET, loc="left", labelpad=4))
 
 
 def _heat_colours(values: Array, size: tuple[int, ...], names: tuple[str, str], signed: bool | None) -> Array:

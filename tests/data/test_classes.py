@@ -6,7 +6,7 @@ import pytest
 import timm
 
 import timm_interpretable  # noqa: F401  registers the models
-from timm_interpretable.data.classes import class_names, match_classes
+from timm_interpretable.data.classes import class_index, class_names, match_classes
 
 IDS = (
     "n01440764", "n02102040", "n02979186", "n03000684", "n03028079", "n03394916", "n03417042", "n03425413", "n03445777",
@@ -79,3 +79,21 @@ def test_names_to_show() -> None:
     assert thousand[:2] == ["tench", "goldfish"]
     assert len(set(thousand)) == 1000
     assert {"crane (n02012849)", "crane (n03126707)"} <= set(thousand)
+
+
+@pytest.mark.parametrize("text", ["golf ball", "Golf_Ball", "n03445777", "574"])
+def test_a_class_of_a_thousand_by_name_id_or_index(text):
+    model = timm.create_model("facnn_hybrid_efficientnet_lite0", device="meta")
+    assert class_index(text, model) == 574
+
+
+def test_classes_that_are_not_clear_or_not_there():
+    model = timm.create_model("facnn_hybrid_efficientnet_lite0", device="meta")
+    with pytest.raises(ValueError, match=r"'crane' means several: n02012849 .*, n03126707 .*; give the id"):
+        class_index("crane", model)
+    with pytest.raises(ValueError, match="did you mean .*golf ball"):
+        class_index("golf bal", model)
+    with pytest.raises(ValueError, match=r"did you mean .*sports car"):
+        class_index("sport car", model)
+    with pytest.raises(ValueError, match="expected an index from 0 to 999, or a name"):
+        class_index("1000", model)

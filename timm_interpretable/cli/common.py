@@ -1,6 +1,7 @@
 """What the commands share: one way to fail, devices, models with what their weights' neighbours say, images, boxes."""
 
 import json
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from enum import Enum
@@ -26,6 +27,13 @@ def fail(message: str) -> NoReturn:
     """Say on one line of stderr what is wrong, and leave with exit code 2."""
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(2)
+
+
+def say(line: str, error: bool = False) -> None:
+    """A line on stdout or stderr, around a progress bar and not through it."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr if error else sys.stdout)
 
 
 def make_folder(out: Path) -> None:
@@ -109,14 +117,46 @@ def load_model(name: str, device: "torch.device") -> Any:
 
 
 def load_any(name: str, weights: Path | None, device: "torch.device") -> Any:
-    """A model in evaluation mode: one of this package with its weights, or any timm model with those of a file.
+    """A model in evaluation mode; `fail` where it cannot be loaded.
 
-    For a file, `pretrained_cfg` of the model says what the file's neighbour `config.json` or `result.json` says: input
-    size, normalisation, names of the classes. Names that nothing says are not taken from timm, whose configuration is
-    that of other weights. `fail` where the weights do not fit.
+    Args:
+        name: a model of this package or of timm, also as `hf-hub:` or `local-dir:`, or a folder that `train` or timm
+            wrote.
+        weights: a .safetensors file for the architecture `name`. `pretrained_cfg` of the model then says what the
+            file's neighbour `config.json` or `result.json` says: input size, normalisation, names of the classes. Names
+            that nothing says are not taken from timm, whose configuration is that of other weights.
     """
-    if weights is None:
-        return load_model(name, device)
+    if weights is not None:
+        return _load_file(name, weights, device)
+    folder = Path(name)
+    if folder.is_dir() and (folder / "result.json").is_file() and not (folder / "config.json").is_file():
+        recipe = json.loads((folder / "result.json").read_text(encoding="utf-8")).get("recipe") or {}
+        return _load_file(str(recipe.get("model")), folder / "model.safetensors", device)
+    if folder.is_dir():
+        return _load_pretrained(f"local-dir:{folder}", device)
+    return load_model(name, device) if _is_ours(name) else _load_pretrained(name, device)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether that is no model of timm's own, so that a name nobody knows is looked for here."""
+    import timm
+
+    return name.split(".")[0] in our_models() or not (":" in name or timm.is_model(name))
+
+
+def _load_pretrained(name: str, device: "torch.device") -> Any:
+    """A model of timm with its pretrained weights."""
+    import timm
+    from safetensors import SafetensorError
+
+    try:
+        return timm.create_model(name, pretrained=True).eval().to(device)
+    # the Hub's own errors, when it cannot be reached, are OSErrors; timm's for weights that do not exist a RuntimeError
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        fail(f"cannot load the pretrained weights of {name}: {error}")
+
+
+def _load_file(name: str, weights: Path, device: "torch.device") -> Any:
     import timm
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -3,12 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
-__all__ = ["ClassMatch", "class_names", "match_classes"]
+__all__ = ["ClassMatch", "class_index", "class_names", "match_classes"]
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 _LISTED = 12  # names of a list that a message shows
@@ -43,6 +44,34 @@ def class_names(model: Any) -> list[str]:
     shown = [_shown(label) for label in labels]
     twice = {name for name, times in Counter(shown).items() if times > 1}
     return [f"{name} ({label.name})" if name in twice else name for name, label in zip(shown, labels, strict=True)]
+
+
+def class_index(text: str, model: Any) -> int:
+    """The class of a model that a user means: by its label, WordNet id or description, in any case, or by its index.
+
+    Args:
+        model: a timm model with `num_classes` and `pretrained_cfg`.
+
+    Raises:
+        ValueError: no class goes by that name, or several do; the message suggests what may have been meant.
+    """
+    count, labels = int(model.num_classes), _labels(model) or []
+    shown = class_names(model)
+    same = [k for k, name in enumerate(shown) if _plain(name) == _plain(text)]
+    fits = same or [k for k, label in enumerate(labels) if _plain(text) in (_words(label) | {_plain(label.name)})]
+    if len(fits) == 1:
+        return fits[0]
+    if len(fits) > 1:
+        raise ValueError(f"class {text!r} means several: {_listed(_full(labels[k]) for k in fits)}; give the id")
+    if text.isdecimal() and int(text) < count:
+        return int(text)
+    words = {word: shown[k] for k, label in enumerate(labels) for word in _words(label)}
+    close = dict.fromkeys(words[word] for word in get_close_matches(_plain(text), words, n=5, cutoff=0.6))
+    if not close and len(_plain(text)) > 2:
+        close = dict.fromkeys([words[word] for word in words if _plain(text) in word.split()][:5])
+    hint = f"did you mean {' or '.join(close)}?" if close else f"expected an index from 0 to {count - 1}, or a name"
+    hint += f" of: {', '.join(shown)}" if not close and count <= 20 else ""
+    raise ValueError(f"unknown class {text!r}; {hint}")
 
 
 def match_classes(folders: Sequence[str], model: Any) -> ClassMatch:
