@@ -91,9 +91,9 @@ def test_classes_that_are_not_clear_or_not_there():
     model = timm.create_model("facnn_hybrid_efficientnet_lite0", device="meta")
     with pytest.raises(ValueError, match=r"'crane' means several: n02012849 .*, n03126707 .*; give the id"):
         class_index("crane", model)
-    with pytest.raises(ValueError, match="did you mean .*golf ball"):
+    with pytest.raises(ValueError, match=r"did you mean .*golf ball"):
         class_index("golf bal", model)
     with pytest.raises(ValueError, match=r"did you mean .*sports car"):
-        class_index("sport car", model)
+        class_index("sports cart", model)
     with pytest.raises(ValueError, match="expected an index from 0 to 999, or a name"):
         class_index("1000", model)

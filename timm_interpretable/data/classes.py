@@ -66,6 +66,7 @@ def class_index(text: str, model: Any) -> int:
     if text.isdecimal() and int(text) < count:
         return int(text)
     words = {word: shown[k] for k, label in enumerate(labels) for word in _words(label)}
+    words = {word: name for word, name in words.items() if not _WORDNET_ID.fullmatch(word)}
     close = dict.fromkeys(words[word] for word in get_close_matches(_plain(text), words, n=5, cutoff=0.6))
     if not close and len(_plain(text)) > 2:
         close = dict.fromkeys([words[word] for word in words if _plain(text) in word.split()][:5])
