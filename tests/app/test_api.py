@@ -37,10 +37,10 @@ def client(served, tmp_path_factory):
 
 def test_a_picture_alone_is_enough_to_explain(client):
     told, overlay = client.predict(GOLF, api_name="/explain")
-    model = timm.create_model("facnn_resnet18.imagenette", pretrained=True).eval()
+    model = timm.create_model("facnn_hybrid_efficientnet_lite0.in1k", pretrained=True).eval()
     with torch.no_grad():
         logits = model(eval_transform(model)(Image.open(SAMPLES["golf ball"]).convert("RGB"))[None])[0]
-    assert told["model"] == "facnn_resnet18.imagenette"
+    assert told["model"] == "facnn_hybrid_efficientnet_lite0.in1k"
     assert told["method"] == "class_map"
     assert told["target"] == "golf ball"
     assert told["completeness"] == "exact"
@@ -62,10 +62,10 @@ def test_every_option_of_explain(client):
 def test_a_picture_alone_is_enough_to_compare(client):
     told, gallery = client.predict(GOLF, api_name="/compare")
     assert [(one["model"].partition("_")[0], one["method"]) for one in told] == [
-        ("facnn", "class_map"), ("coda", "contributions"), ("facnn", "grad_cam")
+        ("facnn", "class_map"), ("coda", "contributions"), ("coda", "grad_cam")
     ]  # fmt: skip
     assert len(gallery) == 3
-    assert gallery[0]["caption"] == "FA-CNN, Imagenette: class map"
+    assert gallery[0]["caption"] == "EfficientNet with class maps, ImageNet: class map"
     told, _ = client.predict(
         GOLF, ["facnn_resnet18.cifar10", "coda_net_s.cifar10:grad_cam"], "ship", api_name="/compare"
     )
@@ -98,7 +98,7 @@ def test_two_pictures_are_enough_to_verify(client, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (dict(model="resnet50"), "There is no model 'resnet50'; expected one of facnn_resnet18.imagenette"),
+        (dict(model="resnet50"), "There is no model 'resnet50'; expected one of facnn_hybrid_efficientnet_lite0.in1k"),
         (dict(method="lime"), "has no method 'lime'; expected one of class_map"),
         (dict(target="unicorn"), "There is no class 'unicorn'; expected one of tench"),
         (dict(palette="jet"), "There is no palette 'jet'; expected one of red and blue"),

@@ -174,7 +174,9 @@ def test_slow_methods_report_progress_and_stop(engine, golf_ball):
 
 
 def test_unknown_choices_say_what_there_is(engine):
-    with pytest.raises(UnknownChoice, match=r"no model 'resnet'; expected one of facnn_resnet18\.imagenette"):
+    with pytest.raises(
+        UnknownChoice, match=r"no model 'resnet'; expected one of facnn_hybrid_efficientnet_lite0\.in1k"
+    ):
         engine.choice("resnet")
     with pytest.raises(UnknownChoice, match="no method 'lime'; expected one of class_map, class_map_raw"):
         engine.choice(f"{FACNN}:lime")

@@ -86,9 +86,11 @@ def test_upload_compare_change_class_depth_download(open_page):
     bottom = max(box.bounding_box()["y"] + box.bounding_box()["height"] for box in page.locator(".ti-opacity").all())
     assert bottom <= 900
 
-    # another class, by the picker and by a bar
+    # another class, by the list of all and by a bar
     before = page.locator(".ti-heat").first.get_attribute("src")
-    page.locator("#ti-classes label", has_text="tench").click()
+    page.locator("#ti-search input").click()
+    page.keyboard.type("tench")
+    page.get_by_role("option", name="tench", exact=True).click()
     explained(page, "tench")
     assert page.locator(".ti-heat").first.get_attribute("src") != before
     page.locator('.ti-result >> nth=1 >> .ti-bar[data-class="golf ball"]').click()
@@ -225,7 +227,7 @@ def test_examples_outlive_the_pages_that_used_them(open_page, served, monkeypatc
 def test_wrong_files_get_a_sentence(open_page):
     page = open_page()
     upload(page, {"name": "holiday.png", "mimeType": "image/png", "buffer": b"this is no picture"})
-    page.get_by_text("This file cannot be used: not an image").wait_for()
+    page.get_by_text("This file cannot be used: not an image").first.wait_for()
     good = io.BytesIO()
     Image.open(SAMPLES["golf ball"]).save(good, "PNG")
     page.reload()

@@ -170,12 +170,16 @@ class Engine:
     def defaults(self, data: str | None = None) -> list[Choice]:
         """What the page begins with, for pictures of a data set: own explanations, and one from outside to compare.
 
-        That one explains an ordinary model where there is one. Of the others it takes the last: Grad-CAM of an FA-CNN,
-        which comes first, is its class map again.
+        The second explanation is of another kind where there is one, if need be of a model of other data. The one from
+        outside explains an ordinary model of these data where there is one, else the last of the others: Grad-CAM of a
+        model with class maps is its class map again.
         """
         entries = of_data(self.models.entries, data or self.models.entries[0].data)
         own = [e for e in self.models.self_explaining() if e in entries]
-        other = next((e for e in entries if e not in own), entries[-1])
+        kinds = {self.choice(e.name).method for e in own}
+        borrowed = [e for e in self.models.self_explaining() if self.choice(e.name).method not in kinds]
+        own += borrowed[:1] if len(own) == 1 else []
+        other = next((e for e in entries if e not in own), (own or entries)[-1])
         methods = self.models.methods(other.name).values()
         outside = [Choice(other.name, m.key) for m in methods if m.cost is Cost.GRADIENT]
         return [*(self.choice(e.name) for e in own[:2]), *outside[:1]]

@@ -7,7 +7,10 @@ import timm_interpretable
 from timm_interpretable.data.images import sample_images
 
 _FACES = Path(timm_interpretable.__file__).resolve().parent / "samples" / "faces"
-_DATA = {"imagenette": "Imagenette", "cifar10": "CIFAR-10"}
+_DATA = {
+    "imagenette": "ImageNet",
+    "cifar10": "CIFAR-10",
+}  # whose models explain a sample; ImageNet has all of Imagenette
 
 
 @dataclass(frozen=True)

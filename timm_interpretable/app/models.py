@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import timm_interpretable  # noqa: F401  registers the models
 from timm_interpretable.attr import Context, Method, methods_for, own_method
-from timm_interpretable.data.classes import class_names
+from timm_interpretable.data.classes import class_index, class_names
 from timm_interpretable.data.images import eval_transform, load_image, sample_images, to_picture
-from timm_interpretable.models import class_probabilities
+from timm_interpretable.models import class_probabilities, has_maps_through_depth
 from timm_interpretable.models.weights import HUB_PUBLISHED, released, weights_source
 from timm_interpretable.viz import Array
 
@@ -40,6 +40,7 @@ class Entry:
 
 
 NAMED = (
+    Entry("facnn_hybrid_efficientnet_lite0.in1k", "EfficientNet with class maps", "ImageNet"),
     Entry("facnn_resnet18.imagenette", "FA-CNN", "Imagenette"),
     Entry("coda_net_m.imagenette", "CoDA-Net", "Imagenette"),
     Entry("baseline_resnet18.imagenette", "ResNet-18", "Imagenette"),
@@ -88,13 +89,11 @@ class Model:
         return class_probabilities(self.net, logits)
 
     def class_index(self, name: str | None) -> int | None:
-        """The class of that name or number, None for None or a class that this model does not know."""
-        if not name:
+        """The class of that name, id or number; None for None or a class that this model does not know."""
+        try:
+            return class_index(name.strip(), self.net) if name and name.strip() else None
+        except ValueError:
             return None
-        lower = [known.lower() for known in self.class_names]
-        if name.strip().lower() in lower:
-            return lower.index(name.strip().lower())
-        return int(name) if name.strip().isdigit() and int(name) < len(lower) else None
 
     def _samples(self) -> Tensor:
         """Other pictures, for methods that take patches from them, `(R, C, H, W)`."""
@@ -151,8 +150,16 @@ class Models:
         own = {entry: own_method(self.skeleton(entry.name)) for entry in self.entries}
         return [entry for entry, method in own.items() if method is not None and method.evidence is not None]
 
+    def with_depth(self) -> list[Entry]:
+        """Those of them that have a map after every block or layer."""
+        return [entry for entry in self.self_explaining() if has_maps_through_depth(self.skeleton(entry.name))]
+
     def class_names(self, name: str) -> tuple[str, ...]:
         return tuple(class_names(self.skeleton(name)))
+
+    def all_class_names(self) -> list[str]:
+        """Of all models, in the order of the alphabet."""
+        return sorted({name for entry in self.entries for name in self.class_names(entry.name)}, key=str.casefold)
 
     def input_size(self, name: str) -> tuple[int, int]:
         """Width and height."""

@@ -50,6 +50,10 @@ class Sidebar:
             self._copies = {save_file_to_cache(e.path, cache_dir=self.picture.GRADIO_CACHE) for e in examples}
             self.picture.keep_in_cache |= self._copies
             self.target = gr.Radio([LIKELIEST], value="", label="Class to explain", elem_id="ti-classes")
+            self.search = gr.Dropdown(
+                service.engine.models.all_class_names(), value=None, label="Any other class", filterable=True,
+                elem_id="ti-search",
+            )  # fmt: skip
             self.view = gr.Radio(
                 [("for and against", "signed"), ("only for", "positive")], value="signed", label="Evidence",
                 elem_id="ti-evidence",
@@ -115,8 +119,18 @@ class Sidebar:
             self._read, [self.picture], [self.target], show_progress="hidden", concurrency_limit=4,
             api_visibility="private", api_name="page_read",
         )  # fmt: skip
+        found = self.search.input(
+            self._choose, [self.search], [self.target], queue=False, show_progress="hidden", api_visibility="private",
+            api_name="page_search",
+        )  # fmt: skip
         for changed, inputs, outputs, options in self._on_picture:
             read.success(changed, inputs, outputs, **options)
+            found.success(changed, inputs, outputs, **options)
+
+    @staticmethod
+    def _choose(name: str | None) -> Any:
+        """Any class, as the one to explain."""
+        return gr.update(choices=[LIKELIEST, name], value=name) if name else gr.skip()
 
     def _read(self, sent: Sent | None, request: gr.Request) -> Any:
         if sent is not None and sent.file in self._copies:

@@ -34,6 +34,7 @@ from timm_interpretable.models import (
     explanation_of,
     forward_encoded,
     has_encoding,
+    has_maps_through_depth,
     plain_model,
 )
 
@@ -436,7 +437,11 @@ def _logit_less_baseline(context: Context, images: Tensor, logits: Tensor, targe
 
 # --- the rows
 
-_is_facnn, _is_coda_net = explained_by("class_map"), explained_by("contributions")
+_has_class_maps, _is_coda_net = explained_by("class_map"), explained_by("contributions")
+
+
+def _has_block_maps(model: Any) -> bool:
+    return _has_class_maps(model) and has_maps_through_depth(model)
 
 
 def _own_class_maps(context: Context, images: Tensor) -> Evidence:
@@ -459,19 +464,19 @@ def _raw_class_map(context: Context, evidence: Any, classes: Tensor) -> Tensor:
 
 for _row in (
     Method(
-        "class_map", "class map", Cost.FORWARD, applies=_is_facnn, evidence=_own_class_maps,
+        "class_map", "class map", Cost.FORWARD, applies=_has_class_maps, evidence=_own_class_maps,
         sums_to=SumsTo("the logit less what all classes share", _class_map_score),
     ),
     Method(
-        "class_map_raw", "class map, not centred", Cost.FORWARD, applies=_is_facnn, from_evidence=_raw_class_map,
+        "class_map_raw", "class map, not centred", Cost.FORWARD, applies=_has_class_maps, from_evidence=_raw_class_map,
         sums_to=SumsTo("the logit less its bias", _logit_less_bias),
     ),
     Method(
-        "class_map_average", "class map, average of all blocks", Cost.FORWARD, applies=_is_facnn,
+        "class_map_average", "class map, average of all blocks", Cost.FORWARD, applies=_has_block_maps,
         from_evidence=partial(_class_map_option, layers="average"),
     ),
     Method(
-        "class_map_top_half", "class map, average of the last half", Cost.FORWARD, applies=_is_facnn,
+        "class_map_top_half", "class map, average of the last half", Cost.FORWARD, applies=_has_block_maps,
         from_evidence=partial(_class_map_option, layers="top_half"),
     ),
     Method(

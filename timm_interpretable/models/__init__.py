@@ -26,6 +26,7 @@ from timm_interpretable.models.interface import (
     explanation_of as explanation_of,
     forward_encoded as forward_encoded,
     has_encoding as has_encoding,
+    has_maps_through_depth as has_maps_through_depth,
     is_yes_or_no as is_yes_or_no,
     plain_model as plain_model,
 )

@@ -84,6 +84,7 @@ class ClassMapModel(nn.Module):
     output = "softmax"
     logit_bias = 0.0
     """The bias of the linear layer is part of the maps."""
+    maps_through_depth = False
 
     def __init__(self, backbone: Any, head: LinearMapHead, num_classes: int) -> None:
         super().__init__()

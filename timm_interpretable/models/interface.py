@@ -1,9 +1,10 @@
 """What a model says about itself, so that nothing else has to guess its family
 
-A model of this package has three things besides timm's contract:
+A model of this package has these things besides timm's contract:
 
 * `explanation`: the key of its own explanation in `timm_interpretable.attr.catalogue`, such as `"class_map"`;
 * `output`: what turns its logits into probabilities, `"softmax"` or `"sigmoid"` (one yes-or-no question per class);
+* `maps_through_depth`, False where its explanation is one map and has no earlier stages;
 * where it encodes its images first, `encoding`, a module, and `forward_encoded`, the rest of the network.
 
 Ordinary timm models have none of them, and the functions below answer for those too.
@@ -14,7 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 __all__ = [
-    "class_probabilities", "encode", "explanation_of", "forward_encoded", "has_encoding", "is_yes_or_no", "plain_model",
+    "class_probabilities", "encode", "explanation_of", "forward_encoded", "has_encoding", "has_maps_through_depth",
+    "is_yes_or_no", "plain_model",
 ]  # fmt: skip
 
 
@@ -42,6 +44,12 @@ def class_probabilities(model: Any, logits: Tensor) -> Tensor:
 def is_yes_or_no(model: Any) -> bool:
     """Whether each class is a yes-or-no question of its own, so that probabilities do not add up to one."""
     return getattr(plain_model(model), "output", "softmax") == "sigmoid"
+
+
+def has_maps_through_depth(model: Any) -> bool:
+    """Whether the model's own explanation has a map after every block or layer."""
+    plain = plain_model(model)
+    return explanation_of(plain) is not None and bool(getattr(plain, "maps_through_depth", True))
 
 
 def has_encoding(model: Any) -> bool:

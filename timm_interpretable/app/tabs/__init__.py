@@ -25,7 +25,7 @@ def _explains_itself(models: Models) -> bool:
 
 TABS: dict[str, Tab] = {
     "compare": Tab("Compare", compare.tab),
-    "depth": Tab("Through depth", depth.tab, _explains_itself),
+    "depth": Tab("Through depth", depth.tab, lambda models: bool(models.with_depth())),
     "contrast": Tab("Why A rather than B", contrast.tab, _explains_itself),
     "removal": Tab("Remove pixels", removal.tab),
     "faces": Tab("Faces", faces.tab, lambda models: models.faces is not None),

@@ -137,12 +137,11 @@ def run(service: Service, session: Session, texts: Sequence[str], target: str, s
 
 
 def classes(found: Explanation) -> list[tuple[str, str]]:
-    """The likeliest classes of a model, for the class picker."""
+    """For the class picker: the likeliest classes of a model, and the one that is explained."""
     names, probs = found.model.class_names, found.prediction.probs
-    return [
-        LIKELIEST,
-        *((f"{names[k]}  {words.percent(float(probs[k]))}", names[k]) for k in probs.argsort()[::-1][:5]),
-    ]
+    best = [int(k) for k in probs.argsort()[::-1][:5]]
+    shown = best if found.target in best or found.unknown else [*best, found.target]
+    return [LIKELIEST, *((f"{names[k]}  {words.percent(float(probs[k]))}", names[k]) for k in shown)]
 
 
 def column(state: State, style: Style, notes: tuple[str, ...] = ()) -> str:

@@ -38,7 +38,7 @@ class _Film:
 def tab(service: Service, side: Sidebar, tab: gr.Tab) -> None:
     """A slider over the layers, all of them in a strip, and an animation."""
     engine = service.engine
-    entries = engine.models.self_explaining()
+    entries = engine.models.with_depth()
     with gr.Row(elem_classes="ti-controls"):
         model = gr.Dropdown([(e.title, e.name) for e in entries], label="Model", filterable=False, scale=1)
         layer = gr.Slider(1, 8, value=8, step=1, label="After block or layer", elem_id="ti-depth", scale=2, buttons=[])
