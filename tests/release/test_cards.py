@@ -158,6 +158,21 @@ def test_card_names_every_run_that_led_to_the_weights(tmp_path):
     assert f"train next --data-dir DIR --initial runs/{NAME}/model.safetensors --compile\n" in card
 
 
+@pytest.mark.parametrize(
+    ("precision", "said"), [(None, "bf16 autocast;"), ("bf16", "bf16 autocast;"), ("fp32", ", fp32;")]
+)
+def test_a_card_says_the_precision_of_the_run(tmp_path, precision, said):
+    """A run that recorded none was trained in bf16."""
+    run = finished_run(tmp_path / "a", NAME, 0.5)
+    file = tmp_path / "a" / "result.json"
+    recorded = {} if precision is None else dict(precision=precision)
+    file.write_text(json.dumps(json.loads(file.read_text()) | recorded))
+    assert write(tmp_path, run).exit_code == 0
+    card = (tmp_path / "cards" / NAME / "README.md").read_text()
+    assert said in card
+    assert ("autocast" in card) == (said == "bf16 autocast;")
+
+
 def test_the_benchmark_of_these_weights_and_no_other(tmp_path, monkeypatch):
     """Table, footnotes and model index come from the results; those of other weights do not."""
     rows = [
@@ -172,7 +187,7 @@ def test_the_benchmark_of_these_weights_and_no_other(tmp_path, monkeypatch):
         provenance=dict(command="timm-interpretable benchmark --data-dir cifar10"),
         methods={key: dict(title=title, own=own) for key, (title, own) in titles.items()},
         models={NAME: dict(sha256="0" * 64, input_size=[3, 32, 32], fill="black", start="blur")},
-        chance={"grids": 1 / 9}, rows=rows, cost=[], paired=[],
+        chance={"grids": 1 / 9}, rows=rows, cost=[], paired=[], notes=["Measured in the rain."],
     )  # fmt: skip
     folder = tmp_path / "docs" / "results"
     (folder / "benchmark_x").mkdir(parents=True)
@@ -188,7 +203,7 @@ def test_the_benchmark_of_these_weights_and_no_other(tmp_path, monkeypatch):
     for text in (
         "    timm-interpretable benchmark --data-dir cifar10\n", "| class map | **0.654** | **0.750** | - |",
         "| RISE | 0.500 (5) | - | - |", "- Grid localisation: ", "Chance: grid localisation 0.111", "32 x 32 pixels",
-        "`docs/results/benchmark_x/results.md`",
+        "\n- Measured in the rain.\n", "`docs/results/benchmark_x/results.md`",
     ):  # fmt: skip
         assert text in card.text, text
     assert "- Energy in box: " not in card.text  # a footnote for every column, and for no other

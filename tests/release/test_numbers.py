@@ -1,4 +1,4 @@
-"""Every number about maps in the cards and in the README is that of `results.json`; nobody else's number is there."""
+"""Every number in the cards, the README and the page of results is that of `results.json` or `training.json`."""
 
 import json
 import re
@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from timm_interpretable.models.weights import released
+from tools.release.benchmarks import write_results_page
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = {
@@ -97,13 +98,157 @@ def test_the_model_index_of_a_card(card: Path) -> None:
         assert entry.metric_value == pytest.approx(means[entry.metric_type, title], abs=5e-5), entry.metric_name
 
 
-def test_the_tables_of_the_readme() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    inside = text[text.index("<!-- benchmark -->") : text.index("<!-- /benchmark -->")]
+PAGE = (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_the_page_of_results(tmp_path: Path) -> None:
+    inside = PAGE[PAGE.index("<!-- benchmark -->") : PAGE.index("<!-- /benchmark -->")]
     models = [model for results in RESULTS.values() for model in results["models"]]
     assert sorted(re.findall(r"^`([\w.]+)`$", inside, re.M)) == sorted(models)
     for model in models:
         check(inside[inside.index(f"\n`{model}`\n") :], model)
+    copy = tmp_path / "README.md"
+    copy.write_text(PAGE, encoding="utf-8")
+    write_results_page(copy)
+    assert copy.read_text(encoding="utf-8") == PAGE  # nobody has edited what is generated
+    copy.write_text("No marks.", encoding="utf-8")
+    with pytest.raises(ValueError, match="has no marks"):
+        write_results_page(copy)
+
+
+FACNN, CODA, RESNET = "facnn_resnet18.imagenette", "coda_net_m.imagenette", "baseline_resnet18.imagenette"
+FACNN_CIFAR, CODA_CIFAR = "facnn_resnet18.cifar10", "coda_net_s.cifar10"
+OWN, SMOOTHED, CAM, HIRES = "contributions", "contributions_smoothed", "grad_cam", "hires_cam"
+
+
+def mean(model: str, method: str, number: str) -> str:
+    (row,) = (
+        row for row in results_of(model)["rows"]
+        if (row["model"], row["method"], row["number"]) == (model, method, number)
+    )  # fmt: skip
+    return f"{row['mean']:.3f}"
+
+
+def paired(model: str, method: str, number: str) -> dict[str, Any]:
+    """The difference to Grad-CAM on the same images."""
+    results = results_of(model)
+    assert results["reference"] == CAM
+    (row,) = (
+        row for row in results["paired"]
+        if (row["model"], row["method"], row["number"]) == (model, method, number)
+    )  # fmt: skip
+    return row
+
+
+def locality(name: str, weights: str, layer: str, key: str) -> str:
+    report = json.loads((ROOT / "docs" / "results" / f"locality_{name}.json").read_text(encoding="utf-8"))
+    (row,) = (row for row in report[weights] if row["layer"] == layer)
+    assert row["maps"] == 16
+    return f"{row[key]:.3f}"
+
+
+def numbers(text: str, begin: str, end: str) -> list[str]:
+    """Numbers with a decimal point, from one heading to another, without links."""
+    section = text[text.index(f"\n## {begin}\n") : text.index(f"\n## {end}\n")]
+    return re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\w)", re.sub(r"\]\([^)]*\)", "]", section))
+
+
+WIN = [
+    mean(CODA, OWN, "energy"), mean(CODA, SMOOTHED, "energy"), mean(CODA, CAM, "energy"),
+    mean(CODA, OWN, "pointing"), mean(CODA, CAM, "pointing"),
+    mean(CODA, OWN, "insertion"), mean(CODA, CAM, "insertion"), mean(CODA, "input_x_gradient", "insertion"),
+    mean(CODA_CIFAR, SMOOTHED, "grids"), mean(CODA_CIFAR, CAM, "grids"), mean(CODA_CIFAR, HIRES, "grids"),
+    mean(CODA_CIFAR, "random", "grids"),
+]  # fmt: skip
+TIE = [
+    mean(FACNN, "class_map_raw", "energy"), mean(FACNN, "class_map_raw", "pointing"),
+    mean(CODA, OWN, "deletion"), mean(CODA, CAM, "deletion"), mean(CODA, "random", "deletion"),
+    mean(CODA_CIFAR, OWN, "deletion"), mean(CODA_CIFAR, CAM, "deletion"),
+    mean(CODA, SMOOTHED, "road_most"), mean(CODA, CAM, "road_most"),
+]  # fmt: skip
+LOSE = [
+    mean(CODA, OWN, "iou_.5"), mean(CODA, CAM, "iou_.5"),
+    mean(CODA, OWN, "removal_least"), mean(CODA, "random", "removal_least"), mean(CODA, CAM, "removal_least"),
+    mean(CODA, SMOOTHED, "removal_least"),
+    mean(CODA, OWN, "road_most"), mean(CODA, CAM, "road_most"),
+    mean(CODA_CIFAR, OWN, "grids"), mean(CODA_CIFAR, CAM, "grids"), mean(CODA_CIFAR, OWN, "removal_most"),
+    mean(CODA_CIFAR, CAM, "removal_most"), mean(CODA_CIFAR, "random", "removal_most"),
+    mean(RESNET, CAM, "energy"), mean(FACNN, "class_map_raw", "energy"),
+    mean(FACNN_CIFAR, "class_map_raw", "grids"), mean("baseline_resnet18.cifar10", HIRES, "grids"),
+    f"{paired(FACNN, 'occlusion', 'removal_least')['mean']:.3f}",
+    *(f"{row['forward_passes']:.1f}" for row in results_of(FACNN)["cost"]
+      if (row["model"], row["method"]) == (FACNN, "occlusion")),
+]  # fmt: skip
+LOCALITY = [
+    locality(FACNN, "trained", "stages.3.blocks.1", "share"),
+    locality(FACNN, "trained", "stages.3.blocks.1", "chance_share"),
+    locality(FACNN, "trained", "stages.3.blocks.1", "distance_cells"),
+    locality(FACNN, "random", "stages.3.blocks.1", "share"),
+    locality(RESNET, "random", "layer3.1", "share"), locality(RESNET, "trained", "layer3.1", "share"),
+    locality(FACNN, "trained", "stages.2.blocks.1", "share"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "expected"),
+    [
+        ("Where a model's own maps win", "Where they tie", WIN),
+        ("Where they tie", "Where they lose", TIE),
+        ("Where they lose", "What a cell of the class map depends on", LOSE),
+        ("What a cell of the class map depends on", "Tables", LOCALITY),
+    ],
+)
+def test_the_prose_of_the_page_of_results(begin: str, end: str, expected: list[str]) -> None:
+    assert numbers(PAGE, begin, end) == expected
+
+
+def test_the_findings_of_the_readme() -> None:
+    assert numbers(README, "Findings", "Sources and licence") == [
+        mean(CODA, OWN, "energy"), mean(CODA, CAM, "energy"),
+        mean(FACNN, "class_map_raw", "energy"), mean(RESNET, CAM, "energy"),
+        mean(CODA, OWN, "removal_least"), mean(CODA, "random", "removal_least"), mean(CODA, CAM, "removal_least"),
+    ]  # fmt: skip
+    assert mean(FACNN, CAM, "energy") == mean(FACNN, "class_map_raw", "energy")
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "number", "sign"),
+    [
+        (CODA, OWN, "energy", 1), (CODA, SMOOTHED, "energy", 1), (CODA, OWN, "pointing", 1),
+        (CODA, OWN, "insertion", 1), (CODA_CIFAR, SMOOTHED, "grids", 1), (CODA_CIFAR, OWN, "deletion", 0),
+        (CODA, SMOOTHED, "road_most", 0),
+        (CODA, OWN, "iou_.5", -1), (CODA, OWN, "removal_least", -1), (CODA, SMOOTHED, "removal_least", -1),
+        (CODA, OWN, "road_most", 1), (CODA_CIFAR, OWN, "grids", -1), (CODA_CIFAR, OWN, "removal_most", 1),
+        (FACNN, "occlusion", "removal_least", 1),
+    ],
+)  # fmt: skip
+def test_what_wins_ties_and_loses(model: str, method: str, number: str, sign: int) -> None:
+    """Whether the interval of the difference to Grad-CAM lies above zero, around it, or below."""
+    row = paired(model, method, number)
+    assert (row["low"] > 0) - (row["high"] < 0) == sign
+
+
+def test_the_models_of_the_readme() -> None:
+    _, *rows = table(README[README.index("\n## Models\n") :])
+    evaluated = {
+        card.parent.name: json.loads((card.parent / "training.json").read_text(encoding="utf-8"))["model"]["evaluation"]
+        for card in CARDS
+    }  # fmt: skip
+    size = {name: " × ".join(map(str, one["input_size"][1:])) for name, one in evaluated.items()}
+    millions = {name: f"{one['parameters'] / 1e6:.1f} M" for name, one in evaluated.items()}
+    percent = {name: f"{100 * one['accuracy']:.2f} %" for name, one in evaluated.items() if "accuracy" in one}
+    assert {row[0].strip("`") for row in rows} == {name for name in percent if not name.startswith("baseline_")}
+    for model, _, *cells in rows:
+        name = model.strip("`")
+        baseline = f"baseline_resnet18.{name.split('.')[1]}"
+        assert cells == [size[name], millions[name], percent[name], f"{percent[baseline]} at {size[baseline]}"]
+    face = evaluated["face_resnet10.orl"]
+    section = " ".join(README[README.index("\n## Models\n") : README.index("\n## Findings\n")].split())
+    assert f"`resnet18` ({millions['baseline_resnet18.imagenette']} parameters)" in section
+    assert f"`face_resnet10.orl` ({millions['face_resnet10.orl']})" in section
+    assert f"an equal-error rate of {100 * face['eer']['model']:.2f} %" in section
+    assert f"{evaluated[FACNN]['images']:,} validation images" in section
 
 
 def test_the_face_card() -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks found, as the cards and the README show it: tables, footnotes, entries of the model index"""
+"""What the benchmarks found, as the cards and the page of results show it: tables, footnotes, the model index"""
 
 import json
 from collections.abc import Mapping
@@ -11,10 +11,21 @@ from timm_interpretable.benchmark.scores import NUMBERS
 from timm_interpretable.benchmark.tables import conditions, failures, number_label, short_table
 from tools.release.texts import dataset_of
 
-__all__ = ["RESULTS", "Benchmark", "all_benchmarks", "benchmark_of", "benchmark_section", "model_index", "write_readme"]
+__all__ = [
+    "PAGE",
+    "RESULTS",
+    "Benchmark",
+    "all_benchmarks",
+    "benchmark_of",
+    "benchmark_section",
+    "model_index",
+    "write_results_page",
+]
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 """Where `benchmark` and `tools.face_maps` have left what the cards show."""
+PAGE = RESULTS / "README.md"
+"""The page of results; its prose is written by hand."""
 
 _BEGIN, _END = "<!-- benchmark -->", "<!-- /benchmark -->"
 _INDEXED = ("energy", "pointing", "grids", "removal_least", "removal_most", "road_least", "road_most")
@@ -66,7 +77,7 @@ def benchmark_section(benchmark: Benchmark, name: str) -> str:
     return "\n\n".join([f"    {made}", short_table(results, name), _footnotes(results, [name]), more])
 
 
-def write_readme(file: Path) -> None:
+def write_results_page(file: Path = PAGE) -> None:
     """Write between the marks `<!-- benchmark -->` and `<!-- /benchmark -->`: a short table per model.
 
     Raises:
@@ -81,7 +92,7 @@ def write_readme(file: Path) -> None:
         names = list(results["models"])
         tables = [f"`{name}`\n\n{short_table(results, name)}" for name in names]
         failed = [f"Failed: {line}" for line in failures(results)]
-        link = f"[All results]({folder}/results.md)."
+        link = f"All numbers with intervals, figures and cost: [{Path(folder).name}]({Path(folder).name}/results.md)."
         parts += [f"### {dataset_of(names[0]).name}", *tables, _footnotes(results, names), *failed, link]
     inside = "\n\n".join(parts)
     file.write_text(f"{text[:begin]}\n\n{inside}\n\n{text[end:]}", encoding="utf-8")
@@ -104,6 +115,7 @@ def _footnotes(results: Mapping[str, Any], names: list[str]) -> str:
         if len(names) == 1
         else [f"`{name}`: {conditions(results, name)}" for name in names]
     )
+    lines += results.get("notes", [])
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -146,10 +146,11 @@ def _difference(model: Trained, baseline: Trained) -> str:
 
 
 def _training(trained: Trained) -> str:
-    return "; then ".join(_settings(run["recipe"]) for run in trained.runs)
+    return "; then ".join(_settings(run["recipe"], run.get("precision", "bf16")) for run in trained.runs)
 
 
-def _settings(recipe: dict[str, Any]) -> str:
+def _settings(recipe: dict[str, Any], precision: str) -> str:
+    """What a run was trained with; results from before runs recorded their precision are of bf16."""
     sizes = ", ".join(f"{size} px from epoch {start + 1}" for start, size in recipe["sizes"])
     loss = {"ce": "cross-entropy", "bce": "binary cross-entropy"}[recipe["loss"]]
     if recipe.get("anneal"):
@@ -158,6 +159,6 @@ def _settings(recipe: dict[str, Any]) -> str:
     return (
         f"{recipe['opt']}, learning rate {recipe['lr']:g} with {recipe['warmup_epochs']:g} warm-up epochs and cosine "
         f"decay, weight decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, {loss}, label smoothing "
-        f"{recipe['smoothing']:g}, averaged weights ({recipe['ema_decay']:g}), bf16 autocast; {sizes}; seed "
-        f"{recipe['seed']}"
+        f"{recipe['smoothing']:g}, averaged weights ({recipe['ema_decay']:g}), "
+        f"{'bf16 autocast' if precision == 'bf16' else precision}; {sizes}; seed {recipe['seed']}"
     )

@@ -16,7 +16,7 @@ from timm_interpretable.cli.explain import Explainer
 from timm_interpretable.data.classes import class_names
 from timm_interpretable.data.images import sample_of
 from timm_interpretable.models.weights import released
-from tools.release.benchmarks import RESULTS, write_readme
+from tools.release.benchmarks import RESULTS, write_results_page
 from tools.release.cards import write_card, write_folder
 from tools.release.convert import convert as convert_weights
 from tools.release.publish import (
@@ -104,12 +104,12 @@ def convert(
 
 @app.command()
 def benchmark_cards() -> None:
-    """Write what docs/results/benchmark_* say into all cards and into the README."""
+    """Write what docs/results/benchmark_* say into all cards and into docs/results/README.md."""
     root = RESULTS.parents[1]
     try:
         for name in released():
             write_card(root / "hub_cards" / name)
-        write_readme(root / "README.md")
+        write_results_page()
     except (OSError, ValueError) as error:
         fail(str(error))
 
