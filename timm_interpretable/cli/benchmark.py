@@ -34,9 +34,13 @@ _SHEET = 4  # pictures on a contact sheet
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images and grids there are, and how many of them costly methods take; None for a share of them."""
+    """How many images and grids there are, and how many of them costly methods take; None for a share of them.
+
+    boxed: images with boxes; None for as many as of the others.
+    """
 
     images: int
+    boxed: int | None
     grids: int
     side: int
     costly: int | None
@@ -68,6 +72,10 @@ def benchmark(
     images: Annotated[
         int | None,
         typer.Option(min=1, help="Images of every kind, evenly spaced; all where there are fewer.", show_default="500"),
+    ] = None,
+    boxed: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images with boxes, where that is another number.", show_default="--images"),
     ] = None,
     grids: Annotated[int, typer.Option(min=1, help="Grids of confident images.")] = 500,
     grid_side: Annotated[int, typer.Option(min=2, max=3, help="Images per row and column of a grid.")] = 3,
@@ -123,7 +131,7 @@ def benchmark(
     chosen = _listed("--metrics", metrics, METRICS) or _default_metrics(data_dir, METRICS)
     reference = _reference(reference, wanted or list(METHODS))
     paper = preset is not None
-    counts = Counts(images or (_PAPER_IMAGES if paper else _IMAGES), grids, grid_side, costly, costly_grids)
+    counts = Counts(images or (_PAPER_IMAGES if paper else _IMAGES), boxed, grids, grid_side, costly, costly_grids)
     settings = MethodSettings(ig_steps=ig_steps, n_samples=masks, fame_steps=fame_steps, seed=seed)
     scoring = Scoring(fill, paper, bf16)
     make_folder(out)
@@ -264,16 +272,16 @@ class _Opener:
         if kind == "grids":
             confidence = _PAPER_CONFIDENCE if self.scoring.paper else 0.0
             return Grids(data, net, counts.grids, counts.few_grids, counts.side, self.device, self.seed, confidence)
-        chosen = self._chosen(data)
+        chosen = self._chosen(data, (counts.boxed if kind == "boxed" else None) or counts.images)
         few = [chosen[i] for i in evenly_spaced(counts.few(len(chosen)), len(chosen))]
         height, width = data[0][0].shape[-2:]
         boxes = box_masks(data, self.data_dir / "boxed_boxes.csv", height, width) if kind == "boxed" else None
         return Photographs(data, chosen, few, self.device, boxes)
 
-    def _chosen(self, data: Any) -> list[int]:
+    def _chosen(self, data: Any, count: int) -> list[int]:
         from timm_interpretable.benchmark import in_turn
 
-        count = min(self.counts.images, len(data))
+        count = min(count, len(data))
         if self.scoring.paper:
             shards = getattr(data, "datasets", [data])
             return in_turn([name for shard in shards for name in shard.filenames()], count)

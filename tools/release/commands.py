@@ -29,7 +29,7 @@ from tools.release.publish import (
     space_upload,
 )
 from tools.release.regression import write_regression
-from tools.release.training import PICTURE, Release, Trained
+from tools.release.training import PICTURE, TRAINING_FILE, Release, Trained
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -52,7 +52,8 @@ def card(
 ) -> None:
     """Write the folder of a released model, or only its card.
 
-    With --run and --evaluation: weights, config.json, training.json, card, picture and regression outputs. Without them
+    With --run and --evaluation: weights, config.json, training.json, card, picture and regression outputs. The baseline
+    of a folder that is there stays unless another one is given. Without them
     the card of a folder that is there is rendered anew from its training.json and from docs/results.
     """
     if (run is None) != (evaluation is None) or (baseline_run is None) != (baseline_evaluation is None):
@@ -63,6 +64,8 @@ def card(
     try:
         if run and evaluation:
             baseline = Trained.load(baseline_run, baseline_evaluation) if baseline_run and baseline_evaluation else None
+            if baseline is None and (folder / TRAINING_FILE).is_file():
+                baseline = Release.load(folder).baseline  # new weights do not change what they are compared with
             write_folder(name, run, Release(Trained.load(run, evaluation), baseline), folder)
         if run or regression:
             write_regression(folder)
