@@ -44,7 +44,7 @@ def test_the_folder_is_a_hub_repository(name):
     files += [] if name.startswith("baseline_") else ["maps.jpg"]
     assert sorted(p.name for p in folder.iterdir()) == sorted(files)
     assert (folder / "model.safetensors").stat().st_size < 40 * 2**20
-    assert (folder / "regression.safetensors").stat().st_size < 300 * 2**10
+    assert (folder / "regression.safetensors").stat().st_size < 400 * 2**10
     from_folder = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     from_package = timm.create_model(name, pretrained=True).eval()
     x = torch.rand(1, *from_package.pretrained_cfg["input_size"])
@@ -115,7 +115,7 @@ def test_grey_model_is_the_rgb_model_on_grey_images(name):
     grey = timm.create_model(name, pretrained=True, in_chans=1).eval()
     x = torch.rand(1, 1, *rgb.pretrained_cfg["input_size"][1:])
     # timm adds up the first layer's weights as they are stored, in fp16
-    rounding = dict(atol=5e-3, rtol=0) if name.startswith("baseline_") else {}
+    rounding = dict(atol=5e-3, rtol=0) if name.startswith(("baseline_", "facnn_hybrid_")) else {}
     torch.testing.assert_close(grey(x), rgb(x.expand(-1, 3, -1, -1)), **rounding)
 
 

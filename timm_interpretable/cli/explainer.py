@@ -5,8 +5,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from timm_interpretable.cli.common import fail, say
 from timm_interpretable.cli.stems import Stems, shown_name
 
@@ -166,6 +164,8 @@ class Explainer:
     def _figure(
         self, picture: "Image.Image", x: "Tensor", tensors: dict[str, "Tensor"], probs: "Tensor", name: str
     ) -> Any:
+        import numpy as np
+
         from timm_interpretable.data.fit import Fit
         from timm_interpretable.models import is_yes_or_no
         from timm_interpretable.viz import MapPanel, explanation_figure, weight_picture, without_outliers
