@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import timm_interpretable  # noqa: F401  registers the models
+from timm_interpretable.data.images import load_image, sample_of, squash_transform
 from timm_interpretable.models import CoDANet, DAUConv2d, dynamic_alignment, published_state_dict
 from timm_interpretable.models.dau import squared_norms
 
@@ -165,6 +166,28 @@ class TestModel:
         maps.global_pool = ""
         assert_close(model(x), maps(x).sum((2, 3)) + math.log(0.1 / 0.9))
         assert model(x).std() > 1e-3  # or the comparisons of this file would compare biases
+
+    def test_logits_of_other_sizes_count_per_native_area(self) -> None:
+        plain, native = tiny(), tiny(native_positions=tiny(global_pool="")(images(16))[0, 0].numel())
+        assert torch.equal(native(images(16)), plain(images(16)))
+        large = images(32)
+        torch.testing.assert_close(native(large) - native.logit_bias, (plain(large) - plain.logit_bias) / 4)
+        native, large = native.double(), large.double()
+        weights = native.dynamic_weights(large)
+        sums = (weights.all_rows() * weights.inputs[0].unsqueeze(1)).sum((2, 3, 4))
+        assert_close(sums, native(large) - native.logit_bias, rtol=1e-10, atol=1e-12)
+        with pytest.raises(ValueError, match="native_positions=-1 is out of range"):
+            tiny(native_positions=-1)
+
+    def test_released_logits_do_not_grow_with_the_image(self) -> None:
+        model = timm.create_model("coda_net_m.imagenette", pretrained=True).eval()
+        assert model.native_positions == 64
+        picture = load_image(sample_of(["golf ball"]).path)
+        sides = (48, 96, 192, 288)
+        x = [squash_transform((side, side), (0.0,) * 3, (1.0,) * 3)(picture)[None] for side in sides]
+        with torch.no_grad():
+            largest = [float(model(one).abs().max()) for one in x]
+        assert largest == sorted(largest, reverse=True)  # a plain sum would give 36 times as much at the last size
 
     def test_is_linear_with_weights_held_constant(self) -> None:
         model, x = tiny().double(), images(16).double()

@@ -82,7 +82,9 @@ class CoDANet(nn.Module):
     Input: images in [0, 1], `(B, in_chans, H, W)`, not standardised. Any size at which every layer has an output.
 
     Logits: `sum of the last layer / temperature + logit_bias`. There is no other layer than dynamic alignment
-    convolutions: no norm, no activation, no linear layer. The last one is the head.
+    convolutions: no norm, no activation, no linear layer. The last one is the head. The sum grows with the area of the
+    image; with `native_positions` it counts as that of an image of the native size, so that logits of all sizes mean
+    the same.
 
     Args:
         num_classes: number of units of the head; 0 for none.
@@ -93,6 +95,8 @@ class CoDANet(nn.Module):
         norm: 'sq' or 'l2', see `DAUConv2d`.
         temperature: T; the larger, the better the weights must align with the input for a large logit.
         logit_bias: b_0, the logit of an image that no unit responds to.
+        native_positions: positions of the last layer at the size of the training images; 0 for a plain sum at every
+            size, as in the paper.
         drop_rate: dropout before the head.
         backend: 'torch' or 'triton', what computes the layers; see `DAUConv2d`.
     """
@@ -113,6 +117,7 @@ class CoDANet(nn.Module):
         norm: str = "sq",
         temperature: float = 1000.0,
         logit_bias: float = math.log(0.1 / 0.9),
+        native_positions: int = 0,
         drop_rate: float = 0.0,
         backend: str = "torch",
         device: _Device = None,
@@ -126,10 +131,13 @@ class CoDANet(nn.Module):
             )
         if temperature <= 0:
             raise ValueError(f"temperature={temperature} is out of range, expected a positive number.")
+        if native_positions < 0:
+            raise ValueError(f"native_positions={native_positions} is out of range, expected 0 or more.")
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
         self.num_features = self.head_hidden_size = channels[-1]
         self.temperature, self.logit_bias, self.drop_rate = temperature, logit_bias, drop_rate
+        self.native_positions = native_positions
         self.grad_checkpointing = False
 
         self.encoding = ColourEncoding(in_chans)
@@ -233,8 +241,15 @@ class CoDANet(nn.Module):
             return x.mean((2, 3)) if self.global_pool == "sum" else x
         x = self.head(x)
         if self.global_pool == "sum":
-            return (x.sum((2, 3), dtype=sum_dtype(x)) / self.temperature + self.logit_bias).to(dtype)
+            total = x.sum((2, 3), dtype=sum_dtype(x)) / self.sum_divisor(x.shape[2], x.shape[3])
+            return (total + self.logit_bias).to(dtype)
         return x / self.temperature
+
+    def sum_divisor(self, height: int, width: int) -> float:
+        """What a sum over so many positions is divided by: T, and at another size than the native one their ratio."""
+        if self.native_positions == 0:
+            return self.temperature
+        return self.temperature * (height * width / self.native_positions)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -262,7 +277,6 @@ class DynamicWeights:
 
     def __init__(self, model: CoDANet, encoded: Tensor) -> None:
         self.layers = list(model.dynamic_layers())
-        self.temperature = model.temperature
         self.factors: list[tuple[Tensor, Tensor]] = []
         self.inputs = [encoded]
         x = encoded
@@ -271,6 +285,7 @@ class DynamicWeights:
             x = layer.align(x, *factors)
             self.factors.append(factors)
             self.inputs.append(x)
+        self.divisor = model.sum_divisor(x.shape[2], x.shape[3])
 
     def logits(self) -> Tensor:
         """The logits less their bias, `(N, K)`, in at least fp32."""
@@ -294,7 +309,7 @@ class DynamicWeights:
     def rows_by_depth(self, classes: Tensor, depth: int = 0) -> Iterator[Tensor]:
         """`rows` at every depth, from the output of the head down to the input of layer `depth`."""
         last = self.inputs[-1]
-        rows = F.one_hot(classes, last.shape[1]).to(last.dtype)[:, :, None, None].expand(last.shape) / self.temperature
+        rows = F.one_hot(classes, last.shape[1]).to(last.dtype)[:, :, None, None].expand(last.shape) / self.divisor
         yield rows
         for i in reversed(range(depth, len(self.layers))):
             rows = self.layers[i].align_transposed(rows, *self.factors[i], self._size(i))
@@ -307,10 +322,10 @@ class DynamicWeights:
         rows = identity[None, :, :, None, None].expand(n, count, count, h, w)
         for i in reversed(range(depth, len(self.layers))):
             rows = self.layers[i].align_transposed_all(rows, *self.factors[i], self._size(i))
-        return rows / self.temperature
+        return rows / self.divisor
 
     def _pooled(self, outputs: Tensor) -> Tensor:
-        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sum((2, 3)) / self.temperature
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sum((2, 3)) / self.divisor
 
     def _size(self, i: int) -> tuple[int, int]:
         return (self.inputs[i].shape[2], self.inputs[i].shape[3])
@@ -405,11 +420,13 @@ _TAG_ARGS: dict[str | None, dict[str, Any]] = {"cifar10": dict(ranks=_QUARTER, n
 
 def _create_coda_net(variant: str, pretrained: bool = False, **kwargs: Any) -> CoDANet:
     overlay = local_overlay(variant, pretrained, kwargs)
-    tag_args = _TAG_ARGS.get(resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg")).tag, {})
+    cfg = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"))
+    tag_args = _TAG_ARGS.get(cfg.tag, {})
+    native = dict(native_positions=math.prod(cfg.pool_size or (0,)))
     return build_model_with_cfg(
         CoDANet, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, pretrained_cfg_overlay=overlay,
         feature_cfg=dict(out_indices=(0, 1, 2), flatten_sequential=True),
-        **{"pretrained_model_args": tag_args, **tag_args, **kwargs},
+        **{"pretrained_model_args": tag_args, **native, **tag_args, **kwargs},
     )  # fmt: skip
 
 

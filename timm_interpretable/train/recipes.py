@@ -15,7 +15,7 @@ class Recipe:
     loss: timm's name, 'ce', or 'bce' for one binary cross-entropy per class on one-hot labels.
     anneal: (factor, fraction), for CoDA-Nets: the logits less the model's bias count `factor` times at first, falling
         geometrically to once at that fraction of the run, from a low temperature, where random units already make
-        logits that differ, to the model's own. They are sums over positions, so those of smaller images count more.
+        logits that differ, to the model's own.
     follows: the recipe whose final weights this one starts from, or None. A CoDA-Net may have grown in rank.
     """
 
@@ -58,8 +58,7 @@ class Recipe:
         if self.anneal is None:
             return 1.0
         factor, end = self.anneal
-        area = (self.eval_size / self.size_at(int(progress * self.epochs + 1e-6))) ** 2
-        return float(area * factor ** max(0.0, 1 - progress / end))
+        return float(factor ** max(0.0, 1 - progress / end))
 
     def size_at(self, epoch: int) -> int:
         return [size for start, size in self.sizes if start <= epoch][-1]

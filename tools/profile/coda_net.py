@@ -24,7 +24,7 @@ def materialised_logits(model: CoDANet, x: Tensor) -> Tensor:
     x = model.encoding(x)
     for layer in model.dynamic_layers():
         x = dynamic_alignment(x, layer.code.weight, layer.weight, layer.stride, layer.padding, layer.norm)
-    return x.sum((2, 3)) / model.temperature
+    return x.sum((2, 3)) / model.sum_divisor(x.shape[2], x.shape[3])
 
 
 def coda_net(
