@@ -28,6 +28,7 @@ from timm_interpretable.attr.losses import (
 )
 from timm_interpretable.attr.maps import MapsOfClasses, MapSource, maps_by_class, maps_of
 from timm_interpretable.attr.permutation import PatchPermutation
+from timm_interpretable.attr.regions import by_region
 from timm_interpretable.attr.rise import RISE, CorrRISE
 from timm_interpretable.attr.smoothing import smoothed
 
@@ -58,6 +59,7 @@ __all__ = [
     "MethodSettings",
     "PatchPermutation",
     "SumsTo",
+    "by_region",
     "change_map",
     "evidence_of",
     "explained_by",
