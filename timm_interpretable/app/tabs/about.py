@@ -15,8 +15,9 @@ TEXT = """
 Every map says which parts of a picture speak for a class, and, where it has a sign, which parts speak against it. The
 line below a map says what the map adds up to for your picture.
 
-- **Class map** (FA-CNN): every class owns a group of channels. Their mean is the map, and the mean of the map times
-  one temperature is the logit. The map is part of the forward pass.
+- **Class map**: the logit is the mean of the map, and the map is part of the forward pass. In an FA-CNN every class owns
+  a group of channels, whose mean is the map. The EfficientNet with class maps applies its linear layer at every
+  position before it averages, which leaves its logits as they are.
 - **Contributions** (CoDA-Net): for each picture the network is one linear map. Its row for a class times the
   picture is what every pixel adds to the logit. **Weights** show that row as colours, on the pixels that speak for the
   class. The contributions alternate in sign from pixel to pixel; **smoothed** contributions are means over a tenth of
@@ -36,8 +37,8 @@ The page takes fewer passes than the papers, so that a map is there in seconds: 
 
 ## What is proved, and what is not
 
-- The last class map of an FA-CNN is Grad-CAM of its logit, up to a positive factor and negative parts. For earlier
-  blocks no such identity holds.
+- The last class map is Grad-CAM of its logit, up to a positive factor, a constant and negative parts. For earlier blocks
+  of an FA-CNN no such identity holds.
 - The class map and the contributions add up to what the table says, to rounding.
 - A map that adds up is not a map of what would change the decision. What lies behind a cell of the class map is
   wider than the cell.
@@ -52,6 +53,8 @@ The models' cards give conditions, baselines and localisation.
 
 - FA-CNN: a **reconstruction from the abstract** of P. Farvardin and D. Chapman, *End-to-end Feature Alignment*,
   [arXiv 2603.25798](https://arxiv.org/abs/2603.25798). No code or weights of the authors were available.
+- EfficientNet with class maps: EfficientNet-Lite0 with Google's weights (Apache-2.0), as ported to timm; trained on
+  ImageNet. Its map is the CAM of Zhou et al., 2016, [arXiv 1512.04150](https://arxiv.org/abs/1512.04150).
 - CoDA-Net: written from the equations of M. Böhle, M. Fritz and B. Schiele, *Convolutional Dynamic Alignment
   Networks for Interpretable Classifications*, CVPR 2021, [arXiv 2104.00032](https://arxiv.org/abs/2104.00032).
 - FAME: written from the equations of X. Zhang and M. Günther, *FAME: Feature Activation Map Explanation on Image
@@ -63,8 +66,8 @@ The models' cards give conditions, baselines and localisation.
 
 ## Limits
 
-The models of this project are small, trained from scratch on Imagenette and CIFAR-10, and call every picture one of
-ten classes. They see the whole picture pressed into a square of the size given above; larger pictures are first
+The FA-CNNs and CoDA-Nets are small, trained from scratch on Imagenette and CIFAR-10, and call every picture one of ten
+classes. The EfficientNet knows the thousand classes of ImageNet. All see the whole picture pressed into a square of the size given above; larger pictures are first
 reduced to {side} pixels. Bias and altered pictures were not tested. The face network knows 30 people.
 
 ## For programs
