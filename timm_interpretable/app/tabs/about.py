@@ -15,8 +15,8 @@ TEXT = """
 Every map says which parts of a picture speak for a class, and, where it has a sign, which parts speak against it. The
 line below a map says what the map adds up to for your picture.
 
-- **Class map**: the logit is the mean of the map, and the map is part of the forward pass. In an FA-CNN every class owns
-  a group of channels, whose mean is the map. The EfficientNet with class maps applies its linear layer at every
+- **Class map**: the logit is the mean of the map, and the map is part of the forward pass. In an FA-CNN every class
+  owns a group of channels, whose mean is the map. The EfficientNet with class maps applies its linear layer at every
   position before it averages, which leaves its logits as they are.
 - **Contributions** (CoDA-Net): for each picture the network is one linear map. Its row for a class times the
   picture is what every pixel adds to the logit. **Weights** show that row as colours, on the pixels that speak for the
@@ -37,8 +37,8 @@ The page takes fewer passes than the papers, so that a map is there in seconds: 
 
 ## What is proved, and what is not
 
-- The last class map is Grad-CAM of its logit, up to a positive factor, a constant and negative parts. For earlier blocks
-  of an FA-CNN no such identity holds.
+- The last class map is Grad-CAM of its logit, up to a positive factor, a constant and negative parts. For earlier
+  blocks of an FA-CNN no such identity holds.
 - The class map and the contributions add up to what the table says, to rounding.
 - A map that adds up is not a map of what would change the decision. What lies behind a cell of the class map is
   wider than the cell.
@@ -67,8 +67,9 @@ The models' cards give conditions, baselines and localisation.
 ## Limits
 
 The FA-CNNs and CoDA-Nets are small, trained from scratch on Imagenette and CIFAR-10, and call every picture one of ten
-classes. The EfficientNet knows the thousand classes of ImageNet. All see the whole picture pressed into a square of the size given above; larger pictures are first
-reduced to {side} pixels. Bias and altered pictures were not tested. The face network knows 30 people.
+classes. The EfficientNet knows the thousand classes of ImageNet. All see the whole picture pressed into a square of
+the size given above; larger pictures are first reduced to {side} pixels. Bias and altered pictures were not tested.
+The face network knows 30 people.
 
 ## For programs
 
