@@ -549,7 +549,10 @@ default_cfgs = generate_default_cfgs(
 
 # What a tag's weights were trained with, where it is not the default of the architecture
 _SIGMOID: dict[str, Any] = dict(signed_blocks=1, centred=True, logit_bias=math.log(0.1 / 0.9), output="sigmoid")
-_TAG_ARGS: dict[str | None, dict[str, Any]] = {"imagenette": _SIGMOID, "cifar10": dict(stem_stride=2)}
+_TAG_ARGS: dict[str | None, dict[str, Any]] = {
+    "imagenette": _SIGMOID,
+    "cifar10": dict(stem_stride=2, **_SIGMOID),
+}
 
 
 def _create_facnn(variant: str, pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN:
