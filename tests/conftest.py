@@ -34,6 +34,7 @@ def make_facnn(rng):
         args = dict(
             num_classes=5, trunk_width=27, stem_stride=2, layers=(1, 2, 1, 1), branch_widths=(8, 8, 8, 8),
             branch="bottleneck", pools=(1,), alpha=0.2, skip="convex",
+            output="softmax", centred=False, signed_blocks=0,
         )  # fmt: skip
         with torch.random.fork_rng():
             torch.manual_seed(0)

@@ -193,7 +193,7 @@ def test_stage_means_its_last_block(facnn, images):
 
 
 def test_layer_errors(facnn, images):
-    with pytest.raises(ValueError, match=r"ClassMapHead .* expected one of stages\.0, stages\.0\.blocks\.0, stages\.1"):
+    with pytest.raises(ValueError, match=r"ClassMapHead .* expected one of stages\.0\.blocks\.0, stages\.0, stages\.1"):
         LayerClassMap(facnn, facnn.head)
     with pytest.raises(TypeError, match="Conv2d"):
         LayerClassMap(torch.nn.Conv2d(3, 3, 1), facnn.stages[0])

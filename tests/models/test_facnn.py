@@ -43,8 +43,9 @@ class TestContract(ModelContract):
 
 def test_registered_names() -> None:
     assert {"facnn_resnet18", "facnn_resnet34", "facnn_resnet50", "facnn_hybrid_resnet18"} == set(NAMES)
-    assert timm.list_models("facnn*") == NAMES
-    assert set(timm.list_models("facnn*", pretrained=True)) == {"facnn_resnet18.cifar10", "facnn_resnet18.imagenette"}
+    assert set(timm.list_models("facnn*")) == {*NAMES, "facnn_hybrid_efficientnet_lite0"}  # a file of its own
+    released = {"facnn_resnet18.cifar10", "facnn_resnet18.imagenette"}
+    assert set(timm.list_models("facnn*", pretrained=True)) == {*released, "facnn_hybrid_efficientnet_lite0.in1k"}
 
 
 def test_import_order_does_not_matter() -> None:
@@ -60,7 +61,16 @@ def test_there_is_no_classifier_weight(name: str) -> None:
     model = create(name, device="meta")
     assert model.pretrained_cfg["classifier"] == ()
     assert not [m for m in model.modules() if isinstance(m, nn.Linear)]
-    assert list(model.head.state_dict()) == ["log_tau"]
+    assert set(model.head.state_dict()) <= {"log_tau", "logit_bias"}  # one number each
+
+
+def test_the_bias_of_the_logits_belongs_to_sigmoids() -> None:
+    """All logits share it, so the softmax would not see it; pretrained weights are taken without it, too."""
+    sigmoid, softmax = (create("facnn_resnet18", pretrained=True, output=output) for output in ("sigmoid", "softmax"))
+    assert softmax.head.logit_bias is None
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(sigmoid(x) - sigmoid.logit_bias, softmax(x), rtol=1e-4, atol=1e-4)
+    assert create("facnn_resnet18", output="softmax", logit_bias=0.5).logit_bias == 0.5
 
 
 class TestLift:

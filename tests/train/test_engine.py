@@ -21,12 +21,13 @@ from timm_interpretable.train.engine import Trainer
 from timm_interpretable.train.pipeline import EpochBatches, SeededImages
 from timm_interpretable.train.recipes import RECIPES, Recipe
 
-SMALL = dict(trunk_width=48, layers=(1, 1), branch_widths=(8, 8), pools=(1,))
+START = RECIPES["facnn_resnet18_start.cifar10"]
+SMALL = {**START.model_args, "trunk_width": 48, "layers": (1, 1), "branch_widths": (8, 8), "pools": (1,)}
 
 
 def small_recipe(**changes) -> Recipe:
     args = dict(num_classes=3, epochs=2, batch_size=8, sizes=((0, 16), (1, 32)), eval_every=1, model_args=SMALL)
-    return replace(RECIPES["facnn_resnet18_start.cifar10"], **{**args, **changes})
+    return replace(START, **{**args, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -511,10 +511,11 @@ class FeatureAlignedCNN(nn.Module):
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: FeatureAlignedCNN) -> dict[str, Tensor]:
-    """Gives weights of a model without `logit_bias` the start value of a model that has one."""
-    if model.head.logit_bias is not None:
-        state_dict = {"head.logit_bias": model.head.logit_bias.detach(), **state_dict}
-    return state_dict
+    """Weights with a `logit_bias` where the model has one, the start value if need be, and without one elsewhere."""
+    own = model.head.logit_bias
+    if own is None:
+        return {key: value for key, value in state_dict.items() if key != "head.logit_bias"}
+    return {"head.logit_bias": own.detach(), **state_dict}
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:
@@ -558,11 +559,14 @@ _TAG_ARGS: dict[str | None, dict[str, Any]] = {
 def _create_facnn(variant: str, pretrained: bool = False, **kwargs: Any) -> FeatureAlignedCNN:
     overlay = local_overlay(variant, pretrained, kwargs)
     tag_args = _TAG_ARGS.get(resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg")).tag, {})
+    args = {"pretrained_model_args": tag_args, **tag_args, **kwargs}
+    if args.get("output") != "sigmoid" and "logit_bias" not in kwargs:
+        args.pop("logit_bias", None)  # a bias that all logits share means nothing to the softmax
     return build_model_with_cfg(
         FeatureAlignedCNN, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn,
         pretrained_cfg_overlay=overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3, 4), flatten_sequential=True),
-        **{"pretrained_model_args": tag_args, **tag_args, **kwargs},
+        **args,
     )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ _IMAGENET_STATS: dict[str, Any] = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0
 # FA-CNNs are trained in two runs. The first learns to classify, with the softmax and Muon, which is good at that; its
 # maps show what all classes share, and point badly. The second turns the evidence to the classes: one sigmoid per
 # class, maps less their mean over the classes, a last block that can take evidence away, and AdamW.
-_SOFTMAX: dict[str, Any] = dict(signed_blocks=0, centred=False, logit_bias=None, output="softmax")
+_SOFTMAX: dict[str, Any] = dict(signed_blocks=0, centred=False, output="softmax")
 _SIGMOID: dict[str, Any] = dict(signed_blocks=1, centred=True, logit_bias=math.log(0.1 / 0.9), output="sigmoid")
 
 _facnn_imagenette_start = Recipe(
