@@ -12,14 +12,14 @@ import torch
 from huggingface_hub import ModelCard
 from torch.utils.data import DataLoader, Subset
 
-from timm_interpretable.data.datasets import open_split
+from timm_interpretable.cli.common import open_images
 from timm_interpretable.data.images import eval_transform, load_image, sample_images
 from timm_interpretable.models.weights import HUB_ORG, HUB_PUBLISHED, card_folder, local_weights, released
 from tools.release.cards import write_card
 from tools.release.regression import REGRESSION_FILE, assert_unchanged
 
 DATA = os.environ.get("TIMM_INTERPRETABLE_DATA")
-SPLITS = {"imagenette": ("imagenette224", "val"), "cifar10": ("cifar10", "test")}
+SPLITS = {"imagenette": ("imagenette224", "val"), "cifar10": ("cifar10", "test"), "in1k": ("imagenette224", "boxed")}
 
 # the face embeddings have a test file of their own; the source distribution does not carry the baselines
 HERE = sorted(name for name in released() if not name.startswith("face_") and card_folder(name))
@@ -125,7 +125,7 @@ def test_grey_model_is_the_rgb_model_on_grey_images(name):
 def test_accuracy_is_the_published_one(name, part):
     folder, split = SPLITS[name.split(".")[1]]
     model = timm.create_model(name, pretrained=True).eval()
-    images, _ = open_split(Path(DATA) / folder, split, eval_transform(model))
+    images = open_images(Path(DATA) / folder, split, eval_transform(model), model)
     images = Subset(images, range(0, len(images), part))
     with torch.inference_mode():
         right = sum(int((model(x).argmax(1) == y).sum()) for x, y in DataLoader(images, batch_size=50))

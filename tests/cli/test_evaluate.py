@@ -132,7 +132,7 @@ def test_folders_that_are_not_the_models_classes(data_dir: Path, facnn: Path, na
 def test_names_in_another_order_give_the_accuracy_of_the_ids(tmp_path: Path) -> None:
     """Twenty pictures under WordNet ids, and the same under names, whose alphabetical order is another one."""
     ids = {"n01440764": "tench", "n03445777": "golf ball", "n03888257": "parachute", "n02102040": "English springer"}
-    rng = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(1)
     for wordnet_id, name in ids.items():
         for split, folder in (("ids", wordnet_id), ("names", name.upper())):
             (tmp_path / split / folder).mkdir(parents=True)

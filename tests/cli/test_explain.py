@@ -23,6 +23,7 @@ def small_model():
     torch.manual_seed(0)
     model = timm.create_model(
         "facnn_resnet18", trunk_width=192, branch_widths=(16, 16, 16, 16),
+        output="softmax", centred=False, signed_blocks=0,  # so that its raw map is not its class map
         pretrained_cfg_overlay=dict(input_size=(3, 64, 64)),
     )  # fmt: skip
     for module in model.modules():
