@@ -13,6 +13,7 @@ from timm_interpretable.cli import (
     benchmark,
     evaluate,
     explain,
+    export,
     list_models,
     train,
     verify,
@@ -44,5 +45,6 @@ app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
+app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("app")(app_command.app)
