@@ -1,6 +1,5 @@
 """`timm-interpretable benchmark`: methods against models against metrics, with intervals, tables and plots."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,16 @@ from timm_interpretable.cli.common import (
     load_any,
     make_folder,
     open_images,
-    pick_device,
     whole_image,
 )
+from timm_interpretable.cli.processes import share_of, wait_for_all
 from timm_interpretable.results import provenance
 
 if TYPE_CHECKING:
     import torch
 
     from timm_interpretable.attr import MethodSettings
-    from timm_interpretable.benchmark import BenchmarkModel, Grids, Photographs, Scoring, Shard, Unit
+    from timm_interpretable.benchmark import BenchmarkModel, Grids, Photographs, Scoring, Unit
 
 _IMAGES, _PAPER_IMAGES = 500, 1024
 _PAPER_CONFIDENCE = 0.5
@@ -126,7 +125,7 @@ def benchmark(
     from timm_interpretable.attr import METHODS, MethodSettings
     from timm_interpretable.benchmark import METRICS, Scoring, run_units, units_left
 
-    shard, target = _process(device)
+    shard, target = share_of(device)
     wanted = _listed("--methods", methods, METHODS)
     chosen = _listed("--metrics", metrics, METRICS) or _default_metrics(data_dir, METRICS)
     reference = _reference(reference, wanted or list(METHODS))
@@ -149,35 +148,11 @@ def benchmark(
             f"\nstopped: {done} of {len(units)} parts are kept in {out}; the same command goes on from there", err=True
         )
         raise typer.Exit(130) from None
-    if _wait_for_all(shard):
+    if wait_for_all(shard):
         about = {**vars(counts), **vars(settings), **vars(scoring)}
         _report(
             out, units, opened, scoring, reference, dict(provenance=provenance(seed, target), settings=about), sheet
         )
-
-
-def _process(device: str) -> "tuple[Shard, torch.device]":
-    """Which share of the run is this process's, and where it computes."""
-    from timm_interpretable.benchmark import Shard
-
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Shard(), pick_device(device)
-    from datetime import timedelta
-
-    from accelerate import PartialState
-
-    # the last process may have hours more to do than the first
-    state = PartialState(cpu=pick_device(device).type == "cpu", timeout=timedelta(days=7))
-    return Shard(state.process_index, state.num_processes), state.device
-
-
-def _wait_for_all(shard: "Shard") -> bool:
-    """Until every process is done; whether this is the one that writes."""
-    if shard.processes > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
-    return shard.rank == 0
 
 
 # --- what is asked for

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from timm_interpretable.cli.common import fail, load_any, make_folder, pick_device, say
+from timm_interpretable.cli.common import fail, load_any, make_folder, say
 from timm_interpretable.cli.explainer import Explainer, FitChoice
+from timm_interpretable.cli.processes import share_of, wait_for_all
+from timm_interpretable.cli.report import Report
 from timm_interpretable.cli.stems import Stems
 
 _DEFAULT_MODEL = "facnn_hybrid_efficientnet_lite0"
@@ -44,12 +46,20 @@ def explain(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:0 or mps.", show_default="the best there is")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write this page with all pictures, which needs no other file, and a CSV beside it."),
+    ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Explain the pictures that ship with the package.")] = False,
 ) -> None:
     """Show which parts of a picture speak for a class.
 
     The default model knows the thousand classes of ImageNet. The figure shows the picture in its own shape, and says
     what the model saw of it.
+
+    With --report, a run that was stopped goes on where it was, and several processes can share one:
+    `accelerate launch`, on CPUs `torchrun`, with `-m timm_interpretable.cli explain`. A picture whose folder bears the
+    name of a class counts as a mistake where the model says another.
     """
     if not images and not sample:
         fail("no images given; name image files or folders, or try --sample")
@@ -65,22 +75,56 @@ def explain(
         fail(str(error))
     work += [(entry.path, Path(entry.path.name)) for entry in sample_images()] if sample else []
 
-    net = load_any(model, weights, pick_device(device))
+    shard, target_device = share_of(device)
+    if shard.processes > 1 and report is None:
+        fail("several processes share a run only with --report")
+    net = load_any(model, weights, target_device)
     explainer = Explainer(model, net, method, target, raw, versus, fit)
     make_folder(out)
-    for line in skipped:
-        say(f"skipped: {line}", error=True)
-    say(f"explained by: {explainer.about}", error=True)
+    if report is not None:
+        make_folder(report.parent)
+    if shard.rank == 0:
+        for line in skipped:
+            say(f"skipped: {line}", error=True)
+        say(f"explained by: {explainer.about}", error=True)
 
-    from tqdm import tqdm
-
-    failed, stems = 0, Stems(out)
-    with tqdm(total=len(work), unit="image", disable=len(work) == 1) as progress:
-        for start in range(0, len(work), batch_size):
-            chunk = work[start : start + batch_size]
-            failed += explainer.run([path for path, _ in chunk], [stems.of(*pair) for pair in chunk])
-            progress.update(len(chunk))
-    if len(work) > 1 or skipped:
+    stems = Stems(out)
+    # before anything is written, so that all processes choose the same
+    named = [(path, stems.of(path, relative)) for path, relative in work]
+    settings = dict(model=model, weights=str(weights), method=method, target=target, versus=versus, fit=fit, raw=raw)
+    pages = None if report is None else Report(report, settings, shard.rank)
+    mine = named[shard.rank :: shard.processes]
+    failed = _explained(explainer, mine, batch_size, pages, shard.rank == 0)
+    if shard.processes > 1:
+        say(f"process {shard.rank}: {len(mine) - failed} explained, {failed} failed", error=True)
+    elif len(work) > 1 or skipped:
         say(f"{len(work) - failed} explained, {failed} failed, {len(skipped)} skipped", error=True)
+    if pages is not None:
+        pages.close()
+        if wait_for_all(shard):
+            count, table = pages.write([path for path, _ in named], explainer.about)
+            say(f"report of {count} pictures -> {report}, {table}")
     if failed:
         raise typer.Exit(2)
+
+
+def _explained(
+    explainer: Explainer, work: list[tuple[Path, Path]], batch_size: int, report: Report | None, shown: bool
+) -> int:
+    """Explain pictures in batches; the number that failed."""
+    from tqdm import tqdm
+
+    left = work if report is None else [(path, stem) for path, stem in work if report.row_of(path) is None]
+    if len(left) < len(work):
+        say(f"{len(work) - len(left)} pictures were explained before", error=True)
+    failed = 0
+    with tqdm(total=len(left), unit="image", disable=len(left) <= 1 or not shown) as progress:
+        for start in range(0, len(left), batch_size):
+            chunk = left[start : start + batch_size]
+            rows = explainer.run([path for path, _ in chunk], [stem for _, stem in chunk])
+            for (path, _), row in zip(chunk, rows, strict=True):
+                failed += row is None
+                if report is not None and row is not None:
+                    report.add(path, row)
+            progress.update(len(chunk))
+    return failed

@@ -1,11 +1,15 @@
 """What `explain` does with one model: pictures in, figures and maps out."""
 
 import json
+from base64 import b64encode
 from enum import Enum
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timm_interpretable.cli.common import fail, say
+from timm_interpretable.cli.report import Row
 from timm_interpretable.cli.stems import Stems, shown_name
 
 if TYPE_CHECKING:
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from timm_interpretable.viz import Array
 
 _SHOWN = 720  # pixels on the longer side of a picture in a figure
+_THUMBNAIL = 240  # and in a report
 
 
 class FitChoice(str, Enum):
@@ -62,8 +67,8 @@ class Explainer:
             fail(f"--versus needs maps that can be subtracted; those of {', '.join(unsigned)} have no negative values")
         self.transform = fitted_transform(self.model, None if fit is None else Fit(fit.value))
 
-    def run(self, paths: list[Path], stems: list[Path]) -> int:
-        """Explain a batch: write `<stem>.png`, with raw also `<stem>.safetensors`; the result counts what failed."""
+    def run(self, paths: list[Path], stems: list[Path]) -> list[Row | None]:
+        """Explain a batch: write `<stem>.png`, with raw also `<stem>.safetensors`; None for a picture that failed."""
         import torch
 
         from timm_interpretable.data.images import ImageError, load_image
@@ -78,7 +83,7 @@ class Explainer:
         inputs = [self.transform(picture) for *_, picture in good]
         # pictures in their own proportions differ in shape, and then do not fit into one batch
         alike = len({x.shape for x in inputs}) <= 1
-        written = 0
+        rows: dict[Path, Row | None] = {}
         for chosen in [range(len(good))] if alike else [[i] for i in range(len(good))]:
             if not len(chosen):
                 continue
@@ -86,8 +91,8 @@ class Explainer:
             batch = self.tensors(x)
             for row, i in enumerate(chosen):
                 tensors = {key: value[row].cpu().contiguous() for key, value in batch.items()}
-                written += self._write(*good[i], x[row], tensors)
-        return len(paths) - written
+                rows[good[i][1]] = self._write(*good[i], x[row], tensors)
+        return [rows.get(stem) for stem in stems]
 
     def tensors(self, x: "Tensor") -> "dict[str, Tensor]":
         """`logits`, `target` and the maps of a batch, where there are any also `depth.1` and so on, and `weights`.
@@ -137,8 +142,10 @@ class Explainer:
             maps = method.maps(self.context)(x, classes)
         return maps if self.versus is None else maps[:, :1] - maps[:, 1:]
 
-    def _write(self, path: Path, stem: Path, picture: "Image.Image", x: "Tensor", tensors: dict[str, "Tensor"]) -> bool:
-        """Whether the results could be written."""
+    def _write(
+        self, path: Path, stem: Path, picture: "Image.Image", x: "Tensor", tensors: dict[str, "Tensor"]
+    ) -> Row | None:
+        """The picture's line of a report; None where its results could not be written."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
@@ -155,11 +162,50 @@ class Explainer:
             self._figure(picture, x, tensors, probs, name).savefig(png, metadata={"Source": Stems.mark(path)})
         except (OSError, SafetensorError) as error:
             say(f"error: cannot write {shown_name(png)} for {name}: {error}", error=True)
-            return False
+            return None
         best = int(probs.argmax())
         asked = "" if best == target else f" (shown: {self.class_names[target]} {100 * probs[target]:.1f} %)"
         say(f"{name}: {self.class_names[best]} {100 * probs[best]:.1f} %{asked} -> {shown_name(png, whole=True)}")
-        return True
+        return self._row(path, png, picture, tensors, probs)
+
+    def _row(self, path: Path, png: Path, picture: "Image.Image", tensors: dict[str, "Tensor"], probs: "Tensor") -> Row:
+        first = next(value.sum(0) for key, value in tensors.items() if key.startswith("attribution")).float()
+        best, whole = int(probs.argmax()), float(first.abs().sum())
+        own = self._class_of(path.resolve().parent.name)
+        return Row(
+            picture=shown_name(path),
+            figure=str(png),
+            folder_class="" if own is None else self.class_names[own],
+            predicted=self.class_names[best],
+            confidence=float(probs[best]),
+            explained=self.class_names[int(tensors["target"])],
+            positive_share=float(first.clamp(min=0).sum()) / whole if self.methods[0].signed and whole else None,
+            thumbnail=self._thumbnail(picture, first.numpy()),
+        )
+
+    @lru_cache(maxsize=100_000)  # noqa: B019  # one explainer a run
+    def _class_of(self, folder: str) -> int | None:
+        """The class that a folder names, None where it names none."""
+        from timm_interpretable.data.classes import match_classes
+
+        try:
+            return match_classes([folder], self.model).indices[0]
+        except ValueError:
+            return None
+
+    def _thumbnail(self, picture: "Image.Image", values: "Array") -> str:
+        """A small overlay as a data URL."""
+        import numpy as np
+        from PIL import Image
+
+        from timm_interpretable.viz import overlay, without_outliers
+
+        small = picture.copy()
+        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        placed = self._placed(without_outliers(values), picture, small)
+        stream = BytesIO()
+        Image.fromarray(overlay(np.asarray(small), placed)).save(stream, "JPEG", quality=80)
+        return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}"
 
     def _figure(
         self, picture: "Image.Image", x: "Tensor", tensors: dict[str, "Tensor"], probs: "Tensor", name: str
