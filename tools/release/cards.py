@@ -21,6 +21,7 @@ from timm_interpretable.models.weights import CARD_FOLDERS, HUB_ORG, HUB_PUBLISH
 from tools.release.benchmarks import benchmark_of, benchmark_section, model_index
 from tools.release.face_cards import face_card
 from tools.release.hybrid_card import hybrid_card
+from tools.release.other_sizes import sizes_section
 from tools.release.texts import CITATIONS, dataset_of
 from tools.release.training import PICTURE, Release, Trained
 
@@ -118,6 +119,7 @@ def _classifier_card(name: str, release: Release, folder: Path) -> tuple[ModelCa
         dataset=dataset,
         split=model.evaluation["split"],
         benchmark=benchmark_section(found, name) if found else "",
+        sizes=sizes_section(name, model.evaluation["sha256"]),
         commands=[*model.commands, *(baseline.commands if baseline else [])],
         training=_training(model),
         baseline_training=_training(baseline) if baseline else "",

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from timm_interpretable.data.images import sample_of
 from timm_interpretable.models.weights import HUB_ORG, HUB_PUBLISHED
 from tools.release.benchmarks import benchmark_of, benchmark_section, model_index
+from tools.release.other_sizes import sizes_section
 from tools.release.texts import CITATIONS, dataset_of
 from tools.release.training import PICTURE, Release
 
@@ -46,6 +47,7 @@ def hybrid_card(name: str, release: Release, folder: Path) -> tuple[ModelCardDat
         split=evaluation["split"],
         dataset=dataset,
         benchmark=benchmark_section(found, name) if found else "",
+        sizes=sizes_section(name, evaluation["sha256"]),
         citation=CITATIONS["hybrid"],
     )
     return data, "hybrid_card_template.md", values
