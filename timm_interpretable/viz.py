@@ -132,16 +132,18 @@ class MapPanel(NamedTuple):
         method: the title of what made it.
         adds_up_to: in words; empty where the map adds up to nothing in particular.
         clipped: whether `without_outliers` cut values off, which is then said.
+        per: what one value belongs to.
     """
 
     values: Array | Tensor
     method: str
     adds_up_to: str = ""
     clipped: bool = False
+    per: str = "pixel"
 
     def scale(self, unit: str) -> str:
         """What its colours measure, in that unit."""
-        words = [f"{self.method}, per pixel{unit}"]
+        words = [f"{self.method}, per {self.per}{unit}"]
         words += [f"adds up to {self.adds_up_to}"] if self.adds_up_to else []
         words += ["the colours end where the largest half percent begins"] if self.clipped else []
         return "; ".join(words)

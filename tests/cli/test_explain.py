@@ -399,3 +399,28 @@ def test_samples(tmp_path):
     result = run("--sample", "--out", tmp_path / "o")
     assert result.exit_code == 0, result.output
     assert {path.stem for path in (tmp_path / "o").iterdir()} == {entry.path.stem for entry in sample_images()}
+
+
+@pytest.mark.parametrize("more", [(), ("--versus", "tench"), ("--method", "class_map,grad_cam")])
+def test_sums_of_regions_add_up_as_the_map_does(photos, tmp_path, more):
+    pytest.importorskip("skimage", reason="no scikit-image: pip install 'timm-interpretable[test]'")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST).save(photos[0])
+    result = run(photos[0], "--raw", "--regions", 12, "--out", tmp_path / "o", *more)
+    assert result.exit_code == 0, result.output
+    tensors = load_file(tmp_path / "o" / "photo0.safetensors")
+    assert tensors["regions"].shape == (64, 64)
+    maps = {key: value for key, value in tensors.items() if key.startswith("attribution")}
+    sums = {key: value for key, value in tensors.items() if key.startswith("region_sums.")}
+    assert len(sums) == len(maps)
+    for map_, total in zip(maps.values(), sums.values(), strict=True):
+        assert len(total) == int(tensors["regions"].max()) + 1
+        assert len(total) > 1
+        torch.testing.assert_close(total.sum(), map_.sum(), rtol=1e-4, atol=1e-6)
+
+
+def test_regions_need_scikit_image(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run(photos[0], "--regions", 12, "--out", tmp_path / "o")
+    assert result.exit_code == 2
+    assert "--regions needs scikit-image: pip install 'timm-interpretable[regions]'" in result.stderr

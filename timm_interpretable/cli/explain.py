@@ -46,6 +46,14 @@ def explain(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:0 or mps.", show_default="the best there is")
     ] = None,
+    regions: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Draw what about so many superpixels contribute, which adds up as the map does (extra `regions`).",
+            show_default="none: every pixel",
+        ),
+    ] = 0,
     report: Annotated[
         Path | None,
         typer.Option(help="Also write this page with all pictures, which needs no other file, and a CSV beside it."),
@@ -66,7 +74,12 @@ def explain(
     if batch_size < 1:
         fail(f"--batch-size is {batch_size}, expected at least 1")
 
+    from importlib.util import find_spec
+
     from timm_interpretable.data.images import ImageError, list_images, sample_images
+
+    if regions and find_spec("skimage") is None:
+        fail("--regions needs scikit-image: pip install 'timm-interpretable[regions]'")
 
     skipped: list[str] = []
     try:
@@ -79,7 +92,7 @@ def explain(
     if shard.processes > 1 and report is None:
         fail("several processes share a run only with --report")
     net = load_any(model, weights, target_device)
-    explainer = Explainer(model, net, method, target, raw, versus, fit)
+    explainer = Explainer(model, net, method, target, raw, versus, fit, regions)
     make_folder(out)
     if report is not None:
         make_folder(report.parent)
@@ -91,7 +104,10 @@ def explain(
     stems = Stems(out)
     # before anything is written, so that all processes choose the same
     named = [(path, stems.of(path, relative)) for path, relative in work]
-    settings = dict(model=model, weights=str(weights), method=method, target=target, versus=versus, fit=fit, raw=raw)
+    settings: dict[str, object] = dict(
+        model=model, weights=str(weights), method=method, target=target, versus=versus, fit=fit
+    )
+    settings |= dict(raw=raw, regions=regions)
     pages = None if report is None else Report(report, settings, shard.rank)
     mine = named[shard.rank :: shard.processes]
     failed = _explained(explainer, mine, batch_size, pages, shard.rank == 0)

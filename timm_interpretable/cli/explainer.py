@@ -43,17 +43,18 @@ class Explainer:
         raw: also write the signed maps.
         versus: another class, whose maps are subtracted.
         fit: how a picture is brought to the input size; None for the model's own way.
+        regions: draw what about so many superpixels contribute instead of every pixel; 0 for pixels.
     """
 
     def __init__(
         self, name: str, model: "nn.Module", methods: str | None = None, target: str = "top1", raw: bool = False,
-        versus: str | None = None, fit: FitChoice | None = None,
+        versus: str | None = None, fit: FitChoice | None = None, regions: int = 0,
     ) -> None:  # fmt: skip
         from timm_interpretable.attr import Context
         from timm_interpretable.data.classes import class_names
         from timm_interpretable.data.fit import Fit, fitted_transform
 
-        self.name, self.raw, self.depth_label = name, raw, "layer"
+        self.name, self.raw, self.depth_label, self.regions = name, raw, "layer", regions
         self.model, origin = with_class_maps(model)
         self.methods = chosen_methods(name, self.model, methods)
         titles = ", ".join(method.title for method in self.methods)
@@ -151,6 +152,7 @@ class Explainer:
 
         from timm_interpretable.models import class_probabilities
 
+        tensors |= self._by_region(x, tensors) if self.regions else {}
         target, name = int(tensors["target"]), shown_name(path)
         probs = class_probabilities(self.model, tensors["logits"])
         # not with_suffix: a stem may have dots of its own
@@ -221,10 +223,15 @@ class Explainer:
         maps = {key: value.sum(0) for key, value in tensors.items() if key.startswith("attribution")}
         panels = []
         for method, tensor in zip(self.methods, maps.values(), strict=True):
+            words = self._sum_words(method)
+            if self.regions:
+                values = tensors[_sums_of(method)][tensors["regions"]].numpy()
+                panels.append(MapPanel(self._placed(values, picture, shown), method.title, words, per="region"))
+                continue
             values = tensor.float().numpy()
             cut = without_outliers(values)
             placed = self._placed(cut, picture, shown)
-            panels.append(MapPanel(placed, method.title, self._sum_words(method), clipped=cut is not values))
+            panels.append(MapPanel(placed, method.title, words, clipped=cut is not values))
         weights = None
         if "weights" in tensors:
             colours = weight_picture(tensors["weights"], tensors["attribution"].sum(0)).astype(np.float32)
@@ -238,6 +245,23 @@ class Explainer:
             yes_or_no=is_yes_or_no(self.model), note=self._seen(picture, x),
             proportions=picture.width / picture.height if whole else x.shape[-1] / x.shape[-2],
         )  # fmt: skip
+
+    def _by_region(self, x: "Tensor", tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+        """`regions`, the number of the superpixel of every pixel that the model saw, and the sums of each method."""
+        import torch
+        from skimage.segmentation import slic
+
+        from timm_interpretable.attr import by_region
+        from timm_interpretable.data.images import to_picture
+
+        found = slic(to_picture(x, self.model), n_segments=self.regions, start_label=0)
+        regions = torch.from_numpy(found.astype("int64"))
+        maps = [value for key, value in tensors.items() if key.startswith("attribution")]
+        sums = {
+            _sums_of(method): by_region(one[None].float(), regions)[0]
+            for method, one in zip(self.methods, maps, strict=True)
+        }
+        return {"regions": regions, **sums}
 
     def _placed(self, values: "Array", picture: "Image.Image", shown: "Image.Image") -> "Array":
         from timm_interpretable.data.fit import place_map
@@ -262,6 +286,10 @@ class Explainer:
     def _metadata(self, name: str) -> dict[str, str]:
         keys = ",".join(method.key for method in self.methods)
         return dict(model=self.name, method=keys, image=name, class_names=json.dumps(self.class_names))
+
+
+def _sums_of(method: "Method") -> str:
+    return f"region_sums.{method.key}"
 
 
 def with_class_maps(model: "nn.Module") -> tuple[Any, str]:

@@ -23,8 +23,8 @@ def sizes_section(name: str, digest: str) -> str:
         lines.append(f"| {size} | {times} | {accuracy} | {error} | {row['true_logit']:.2f} |")
     table = "\n".join(lines)
     about = (
-        f"Measured on {found['images']} images of {found['split']}, evenly spaced and scaled to each size. The calibration "
-        "error is the mean distance between the probability of the predicted class and how often it is right, over 15 "
-        "bins."
+        f"Measured on {found['images']} images of {found['split']}, evenly spaced and scaled to each size. The "
+        "calibration error is the mean distance between the probability of the predicted class and how often it is "
+        "right, over 15 bins."
     )
     return f"    {found['command']}\n\n{table}\n\n{about}"
