@@ -103,7 +103,7 @@ def test_contents_and_size(sdist, wheel):
     assert any(re.fullmatch(r"timm_interpretable-[^/]+\.dist-info/licenses/LICENSE", file) for file in inside)
     assert {file.split("/")[0] for file in inside} == {root, f"{root}-{version('timm-interpretable')}.dist-info"}
     kinds = {Path(file).suffix for file in inside if not file.split("/")[0].endswith(".dist-info")}
-    known = {".py", ".md", ".json", ".jpg", ".png", ".css", ".js", ".safetensors", ".typed"}
+    known = {".py", ".md", ".json", ".jpg", ".png", ".css", ".js", ".html", ".safetensors", ".typed"}
     assert kinds <= known  # no pickles, no leftovers
     assert {f"{root}/app/style.css", f"{root}/app/page.js", f"{root}/samples/faces/a1.png"} <= set(inside)
 

@@ -255,6 +255,7 @@ class TestModel:
             (dict(norm="l1"), "norm='l1' is unknown, expected 'sq' or 'l2'"),
             (dict(global_pool="avg"), "global_pool='avg' is not supported, expected 'sum' or ''"),
             (dict(temperature=0.0), "temperature=0.0 is out of range"),
+            (dict(drop_path_rate=0.1), "drop_path_rate=0.1 is not supported, expected 0"),
             (dict(num_classes=-1), "num_classes=-1 is out of range"),
             (dict(ranks=(4, 4, 4)), "one more, for the head"),
         ],

@@ -98,6 +98,7 @@ class CoDANet(nn.Module):
         native_positions: positions of the last layer at the size of the training images; 0 for a plain sum at every
             size, as in the paper.
         drop_rate: dropout before the head.
+        drop_path_rate: 0, since there are no residual paths that could be dropped.
         backend: 'torch' or 'triton', what computes the layers; see `DAUConv2d`.
     """
 
@@ -119,6 +120,7 @@ class CoDANet(nn.Module):
         logit_bias: float = math.log(0.1 / 0.9),
         native_positions: int = 0,
         drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
         backend: str = "torch",
         device: _Device = None,
         dtype: _Dtype = None,
@@ -129,6 +131,8 @@ class CoDANet(nn.Module):
                 f"channels={channels}, strides={strides} and kernel_sizes={kernel_sizes} must name the same number of "
                 f"layers, and ranks={ranks} one more, for the head."
             )
+        if drop_path_rate:
+            raise ValueError(f"drop_path_rate={drop_path_rate} is not supported, expected 0 without residual paths.")
         if temperature <= 0:
             raise ValueError(f"temperature={temperature} is out of range, expected a positive number.")
         if native_positions < 0:
