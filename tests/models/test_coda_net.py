@@ -39,6 +39,7 @@ class TestContract(ModelContract):
     def name(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
+    @pytest.mark.slow
     def test_compile_inductor(self) -> None:
         self.check_compiles(tiny(), images(16), backend="inductor")
 

@@ -28,6 +28,7 @@ def test_facnn() -> None:
     assert " - " in lines["resnet18 Grad-CAM, pytorch-grad-cam"]  # not measured in bf16
 
 
+@pytest.mark.slow
 def test_coda_net() -> None:
     result = run("coda_net", "--size", 8, "--batch-size", 2, "--repeats", 1, "--device", "cpu")
     assert result.exit_code == 0, result.output
