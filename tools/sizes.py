@@ -22,6 +22,7 @@ from timm_interpretable.cli.common import (
     open_images,
     pick_device,
 )
+from timm_interpretable.cli.evaluate import logits_of
 from timm_interpretable.data.images import squash_transform
 from timm_interpretable.models import class_probabilities
 from timm_interpretable.models.weights import released
@@ -53,19 +54,12 @@ def sizes(
             size = round(times * side)
             shown = open_images(data_dir, split, squash_transform((size, size), *normalisation(net)), net)
             chosen = Subset(shown, evenly_spaced(min(images, len(shown)), len(shown)))
-            rows.append(dict(times=times, size=size, **scores(net, *_logits(net, chosen))))
+            rows.append(
+                dict(times=times, size=size, **scores(net, *logits_of(net, image_loader(chosen, 10, 0), device)))
+            )
         about = dict(split=split, images=len(chosen), sha256=released()[name])
         found[name] = about | dict(rows=rows, **provenance(0, device, "python -m tools.sizes"))
         out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-def _logits(net: Any, images: Any) -> tuple[Tensor, Tensor]:
-    parts, targets = [], []
-    with torch.inference_mode():
-        for x, labels in image_loader(images, batch_size=10, workers=0):
-            parts.append(net(x).float())
-            targets.append(labels)
-    return torch.cat(parts), torch.cat(targets)
 
 
 def scores(net: Any, logits: Tensor, labels: Tensor) -> dict[str, float]:

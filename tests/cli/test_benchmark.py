@@ -1,11 +1,6 @@
 """`benchmark` on generated images: resumes, survives a failing cell, and is the same from one process and from two."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -186,31 +181,10 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(data_dir: Path, model: str, monke
     assert all(file.stat().st_mtime_ns == time for file, time in kept.items())
 
 
-def test_two_processes_give_the_numbers_of_one(data_dir: Path, model: str) -> None:
+def test_two_processes_give_the_numbers_of_one(data_dir: Path, model: str, in_two_processes) -> None:
     args = ["--data-dir", str(data_dir), "--models", model, "--metrics", "boxes,removal", "--methods", f"{CHEAP},rise"]
     assert run(*args, "--out", data_dir / "one").exit_code == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "timm_interpretable.cli", "benchmark", *args, *SIZES, "--device", "cpu"]
-    # what `torchrun` says to the processes that it starts
-    world = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OMP_NUM_THREADS="1")
-    processes = [
-        subprocess.Popen(
-            [*command, "--out", str(data_dir / "two")],
-            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )
-        for rank in ("0", "1")
-    ]  # fmt: skip
-    try:
-        said = [process.communicate()[0] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], said
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    said = in_two_processes("benchmark", *args, *SIZES, "--out", data_dir / "two")
     assert ["written to" in text for text in said] == [True, False]
     one, two = table(data_dir / "one"), table(data_dir / "two")
     assert one.keys() == two.keys()

@@ -1,12 +1,7 @@
 """`explain --report`: one page of all pictures and a CSV, resumable, and the same from one process or two."""
 
 import csv
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,31 +102,10 @@ def test_rows_of_other_settings_or_of_another_picture_are_not_taken(pictures, tm
     assert Report(tmp_path / "report.html", dict(method=None)).row_of(picture) is None
 
 
-def test_two_processes_give_the_report_of_one(pictures, tmp_path):
+def test_two_processes_give_the_report_of_one(pictures, tmp_path, in_two_processes):
     one, two = tmp_path / "one" / "report.html", tmp_path / "two" / "report.html"
     assert run(pictures, "--out", one.parent, "--report", one).exit_code == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "timm_interpretable.cli", "explain", str(pictures), "--model", MODEL]
-    # what `torchrun` says to the processes that it starts
-    world = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OMP_NUM_THREADS="1")
-    processes = [
-        subprocess.Popen(
-            [*command, "--out", str(two.parent), "--report", str(two), "--device", "cpu"],
-            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )
-        for rank in ("0", "1")
-    ]  # fmt: skip
-    try:
-        said = [process.communicate()[0] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], said
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    said = in_two_processes("explain", pictures, "--model", MODEL, "--out", two.parent, "--report", two)
     assert ["report of 7 pictures" in text for text in said] == [True, False]
     for row, other in zip(table(one), table(two), strict=True):
         assert other["figure"] == row["figure"].replace(str(one.parent), str(two.parent))

@@ -74,12 +74,12 @@ def _accuracy(
     workers: int, device: "torch.device",
 ) -> dict[str, Any]:  # fmt: skip
     images = open_images(data_dir, split, whole_image(net, input_size, mean_std), net)
-    logits, labels = _logits(net, image_loader(images, batch_size, workers), device)
+    logits, labels = logits_of(net, image_loader(images, batch_size, workers), device)
     accuracy = (logits.argmax(1) == labels).float().mean().item()
     return dict(split=split, images=len(images), accuracy=accuracy, input_size=list(images[0][0].shape))
 
 
-def _logits(net: Any, loader: "DataLoader[Any]", device: "torch.device") -> tuple["Tensor", "Tensor"]:
+def logits_of(net: Any, loader: "DataLoader[Any]", device: "torch.device") -> tuple["Tensor", "Tensor"]:
     """Of all images, with their labels, on the CPU."""
     import torch
     from tqdm import tqdm

@@ -92,7 +92,7 @@ def explain(
     if shard.processes > 1 and report is None:
         fail("several processes share a run only with --report")
     net = load_any(model, weights, target_device)
-    explainer = Explainer(model, net, method, target, raw, versus, fit, regions)
+    explainer = Explainer(model, net, method, target, raw, versus, fit, regions, thumbnails=report is not None)
     make_folder(out)
     if report is not None:
         make_folder(report.parent)

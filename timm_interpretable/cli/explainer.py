@@ -44,17 +44,20 @@ class Explainer:
         versus: another class, whose maps are subtracted.
         fit: how a picture is brought to the input size; None for the model's own way.
         regions: draw what about so many superpixels contribute instead of every pixel; 0 for pixels.
+        thumbnails: give the rows their small overlays, which only a report shows.
     """
 
     def __init__(
         self, name: str, model: "nn.Module", methods: str | None = None, target: str = "top1", raw: bool = False,
         versus: str | None = None, fit: FitChoice | None = None, regions: int = 0,
+        thumbnails: bool = False,
     ) -> None:  # fmt: skip
         from timm_interpretable.attr import Context
         from timm_interpretable.data.classes import class_names
         from timm_interpretable.data.fit import Fit, fitted_transform
 
         self.name, self.raw, self.depth_label, self.regions = name, raw, "layer", regions
+        self.thumbnails = thumbnails
         self.model, origin = with_class_maps(model)
         self.methods = chosen_methods(name, self.model, methods)
         titles = ", ".join(method.title for method in self.methods)
@@ -182,7 +185,7 @@ class Explainer:
             confidence=float(probs[best]),
             explained=self.class_names[int(tensors["target"])],
             positive_share=float(first.clamp(min=0).sum()) / whole if self.methods[0].signed and whole else None,
-            thumbnail=self._thumbnail(picture, first.numpy()),
+            thumbnail=self._thumbnail(picture, first.numpy()) if self.thumbnails else "",
         )
 
     @lru_cache(maxsize=100_000)  # noqa: B019  # one explainer a run

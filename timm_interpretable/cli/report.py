@@ -23,7 +23,7 @@ class Row(NamedTuple):
         explained: the class whose map is shown.
         positive_share: of the map's absolute values, the share that speaks for the class; None where no value is
             negative.
-        thumbnail: a small overlay, a JPEG as a data URL.
+        thumbnail: a small overlay, a JPEG as a data URL; empty where no report shows it.
     """
 
     picture: str

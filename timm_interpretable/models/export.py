@@ -64,7 +64,7 @@ def export_program(model: nn.Module, file: Path) -> float:
     pair = LogitsAndMaps(model).eval()
     torch.export.save(_program(pair), file)
     loaded = torch.export.load(file).module()
-    return _largest_difference(pair, lambda images: loaded(images), file)
+    return _largest_difference(pair, loaded, file)
 
 
 def export_onnx(model: nn.Module, file: Path, metadata: Mapping[str, str] | None = None) -> float:
