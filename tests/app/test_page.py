@@ -275,6 +275,16 @@ def test_everything_can_be_reached_by_keyboard(open_page):
         assert control in text, text
 
 
+def test_what_opens_the_page_never_replaces_a_picture(served):
+    """A picture sent on loading could arrive after one that somebody has chosen."""
+    events = served.page.config["dependencies"]
+    opening = [e for e in events if any(trigger == "load" for _, trigger in e["targets"])]
+    pictures = {c["id"] for c in served.page.config["components"] if c["props"].get("elem_id") == "ti-picture"}
+    assert opening
+    assert pictures
+    assert not any(pictures & set(event["outputs"]) for event in opening)
+
+
 def test_each_page_sees_its_own_picture(open_page):
     first, second = open_page(), open_page()
     upload(first, str(SAMPLES["golf ball"]))

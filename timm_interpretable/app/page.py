@@ -50,12 +50,7 @@ def build(service: Service, examples: Sequence[Example] | None = None) -> gr.Blo
                     if possible(service.engine.models):
                         with gr.Tab(title, id=name, elem_id=f"ti-tab-{name}") as opened:
                             tab(service, side, opened)
-        side.connect()
-        if examples:  # a page that opens with an answer says more than one that asks for a picture
-            page.load(
-                lambda: str(examples[0].path), None, side.picture, queue=False, show_progress="hidden",
-                api_visibility="private", api_name="page_open",
-            )  # fmt: skip
+        side.connect(page)
         endpoints(service)
         page.unload(service.sessions.close)
     page.queue(max_size=service.settings.queue_size, default_concurrency_limit=8)

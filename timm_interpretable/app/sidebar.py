@@ -36,9 +36,11 @@ class Sidebar:
         self._on_example: list[tuple[Any, Callable[[str], Any]]] = []
         self._on_picture: list[tuple[Callable[..., Any], list[Any], list[Any], dict[str, Any]]] = []
         with gr.Column(elem_id="ti-side", scale=0, min_width=272):
+            # a page that opens with an answer says more than one that asks for a picture
+            first = str(examples[0].path) if examples else None
             self.picture = PictureInput(
-                service.settings, label="Picture", show_label=False, sources=["upload", "webcam", "clipboard"],
-                height=210, elem_id="ti-picture", buttons=[], placeholder="Drop a picture here\n\nor click to choose",
+                service.settings, value=first, label="Picture", show_label=False,
+                sources=["upload", "webcam", "clipboard"], height=210, elem_id="ti-picture", buttons=[], placeholder="Drop a picture here\n\nor click to choose",
                 alt_text="The chosen picture",
             )  # fmt: skip
             with gr.Row(elem_id="ti-examples"):
@@ -106,7 +108,7 @@ class Sidebar:
         """What a component becomes with an example of a data set, such as 'CIFAR-10'."""
         self._on_example.append((component, value))
 
-    def connect(self) -> None:
+    def connect(self, page: gr.Blocks) -> None:
         """After all tabs are there."""
         components = [component for component, _ in self._on_example]
         for button, example in zip(self.buttons, self.examples, strict=True):
@@ -115,9 +117,11 @@ class Sidebar:
                 lambda values=values: values, None, [self.picture, *components], queue=False, show_progress="hidden",
                 api_visibility="private", api_name="page_example",
             )  # fmt: skip
-        read = self.picture.change(
-            self._read, [self.picture], [self.target], show_progress="hidden", concurrency_limit=4,
-            api_visibility="private", api_name="page_read",
+        # the first picture is the component's own value: one that the server sent on loading would take the place of a
+        # picture that somebody has chosen meanwhile
+        read = gr.on(
+            [page.load, self.picture.change], self._read, [self.picture], [self.target], show_progress="hidden",
+            concurrency_limit=4, api_visibility="private", api_name="page_read",
         )  # fmt: skip
         found = self.search.input(
             self._choose, [self.search], [self.target], queue=False, show_progress="hidden", api_visibility="private",
