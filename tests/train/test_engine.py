@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import timm_interpretable  # noqa: F401
-from timm_interpretable.train.engine import Trainer
+from timm_interpretable.train.engine import Trainer, load_initial
 from timm_interpretable.train.pipeline import EpochBatches, SeededImages
 from timm_interpretable.train.recipes import RECIPES, Recipe
 
@@ -65,6 +65,17 @@ def test_resumes_to_the_bit_with_any_number_of_workers(data_dir, tmp_path):
     Trainer(recipe, data_dir, tmp_path / "parts", workers=2, cpu=True).run()
     whole, parts = final_state(tmp_path / "whole"), final_state(tmp_path / "parts")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_a_run_that_ends_early_leaves_its_weights(data_dir, tmp_path):
+    trainer = Trainer(small_recipe(), data_dir, tmp_path, workers=0, cpu=True, precision="fp32")
+    assert trainer.run(stop_after=1) is None
+    accuracy = trainer.export()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["epochs"] == 1 < result["recipe"]["epochs"]
+    assert result["eval_accuracy"] == accuracy
+    model = timm.create_model(result["recipe"]["model"], num_classes=result["recipe"]["num_classes"], **SMALL)
+    load_initial(model, tmp_path / "model.safetensors")
 
 
 def test_a_resumed_run_keeps_its_precision(data_dir, tmp_path, monkeypatch):

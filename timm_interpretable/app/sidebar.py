@@ -40,7 +40,8 @@ class Sidebar:
             first = str(examples[0].path) if examples else None
             self.picture = PictureInput(
                 service.settings, value=first, label="Picture", show_label=False,
-                sources=["upload", "webcam", "clipboard"], height=210, elem_id="ti-picture", buttons=[], placeholder="Drop a picture here\n\nor click to choose",
+                sources=["upload", "webcam", "clipboard"],
+                height=210, elem_id="ti-picture", buttons=[], placeholder="Drop a picture here\n\nor click to choose",
                 alt_text="The chosen picture",
             )  # fmt: skip
             with gr.Row(elem_id="ti-examples"):

@@ -13,6 +13,10 @@ def train(
     data_dir: Annotated[Path, typer.Option(help="Folder with train*.tar and val.tar or test.tar (or folders).")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; a run found there goes on.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of epochs.")] = None,
+    stop_after: Annotated[
+        int | None,
+        typer.Option(min=1, help="End after that epoch, with the weights as they are then; a later call goes on."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
     initial: Annotated[
         Path | None, typer.Option(help="model.safetensors of the finished run that this recipe goes on from.")
@@ -43,8 +47,11 @@ def train(
         fail(f"training needs the extra `train`: pip install 'timm-interpretable[train]' ({error})")
 
     if recipe in FACE_RECIPES:
-        if initial is not None or compile:
-            fail(f"{recipe} starts from random weights and runs uncompiled; leave --initial and --compile out")
+        if initial is not None or compile or stop_after is not None:
+            fail(
+                f"{recipe} starts from random weights and runs uncompiled to its end; "
+                "leave --initial, --compile and --stop-after out"
+            )
         given = FACE_RECIPES[recipe]
         faces = replace(given, epochs=epochs or given.epochs, seed=given.seed if seed is None else seed)
         folder = out or Path("runs") / recipe
@@ -59,9 +66,11 @@ def train(
     chosen = chosen if seed is None else replace(chosen, seed=seed)
     try:
         trainer = Trainer(chosen, data_dir, out or Path("runs") / recipe, workers, cpu, precision, initial, compile)
-        accuracy = trainer.run()
+        accuracy = trainer.run(stop_after)
+        if accuracy is None:
+            accuracy = trainer.export()
     except (OSError, ValueError, FloatingPointError) as error:
         fail(str(error))
-    if accuracy is not None and trainer.accelerator.is_main_process:
+    if trainer.accelerator.is_main_process:
         typer.echo(f"{recipe}: {100 * accuracy:.2f} % on {chosen.eval_split}; weights in {trainer.out}")
     trainer.accelerator.end_training()

@@ -236,10 +236,18 @@ class Trainer:
             writer.writerows(self.history)
         save_curves(self.history, self.recipe.name, self.out / "curves.png")
 
+    def export(self) -> float:
+        """Write the averaged weights as they are now, of a run that ends before its recipe does; their accuracy."""
+        accuracy = self.evaluate()
+        if self.accelerator.is_main_process:
+            self._export(accuracy)
+        return accuracy
+
     def _export(self, accuracy: float) -> None:
         save_file(released_state(self.ema.module), self.out / "model.safetensors", metadata={"format": "pt"})
         result = {
             "recipe": dataclasses.asdict(self.recipe),
+            "epochs": self.epoch,
             "classes": self.classes,
             "eval_accuracy": accuracy,
             "minutes": sum(row["seconds"] for row in self.history) / 60,

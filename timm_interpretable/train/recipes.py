@@ -153,9 +153,10 @@ _resnet18_cifar10 = replace(
 
 # CoDA-Nets: binary cross-entropy as in the paper. Small images first, since the cost grows with the area and the layers
 # take any size.
-_coda_net_cifar10 = Recipe(
-    name="coda_net_s.cifar10",
+_coda_net_cifar10_start = Recipe(
+    name="coda_net_s_start.cifar10",
     model="coda_net_s.cifar10",
+    model_args=dict(temperature=1e3),
     num_classes=10,
     epochs=15,
     sizes=((0, 16), (9, 24), (13, 32)),
@@ -171,8 +172,22 @@ _coda_net_cifar10 = Recipe(
     loss="bce",
     anneal=(100.0, 0.3),
 )
+# The second run raises the temperature a thousandfold. Units must then align with their input to make a logit at all,
+# and aligned units are what makes contributions coherent.
+_coda_net_cifar10 = replace(
+    _coda_net_cifar10_start,
+    name="coda_net_s.cifar10",
+    follows="coda_net_s_start.cifar10",
+    model_args=dict(temperature=1e6),
+    epochs=8,
+    sizes=((0, 24), (3, 32)),
+    opt="adamw",
+    lr=2e-3,
+    eval_every=2,
+    anneal=(1000.0, 0.5),
+)
 _coda_net_imagenette = replace(
-    _coda_net_cifar10,
+    _coda_net_cifar10_start,
     name="coda_net_m.imagenette",
     model="coda_net_m.imagenette",
     epochs=52,
@@ -197,6 +212,7 @@ RECIPES: dict[str, Recipe] = {
         _facnn_imagenette,
         _facnn_cifar10_start,
         _facnn_cifar10,
+        _coda_net_cifar10_start,
         _coda_net_cifar10,
         _coda_net_imagenette,
         _resnet18_imagenette,

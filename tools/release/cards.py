@@ -23,7 +23,7 @@ from tools.release.face_cards import face_card
 from tools.release.hybrid_card import hybrid_card
 from tools.release.other_sizes import sizes_section
 from tools.release.texts import CITATIONS, dataset_of
-from tools.release.training import PICTURE, Release, Trained
+from tools.release.training import PICTURE, Release, Trained, epochs_of
 
 __all__ = ["write_card", "write_folder"]
 
@@ -137,7 +137,7 @@ def _row(trained: Trained) -> dict[str, str]:
         accuracy=f"{100 * evaluation['accuracy']:.2f} %",
         size="{} x {}".format(*evaluation["input_size"][1:]),
         parameters=f"{evaluation['parameters'] / 1e6:.2f} M",
-        epochs=" + ".join(str(run["recipe"]["epochs"]) for run in runs),
+        epochs=" + ".join(str(epochs_of(run)) for run in runs),
         cpu_minutes=" + ".join(f"{run['cpu_minutes']:.0f}" for run in runs),
     )
 
@@ -148,11 +148,13 @@ def _difference(model: Trained, baseline: Trained) -> str:
 
 
 def _training(trained: Trained) -> str:
-    return "; then ".join(_settings(run["recipe"], run.get("precision", "bf16")) for run in trained.runs)
+    return "; then ".join(map(_settings, trained.runs))
 
 
-def _settings(recipe: dict[str, Any], precision: str) -> str:
+def _settings(run: dict[str, Any]) -> str:
     """What a run was trained with; results from before runs recorded their precision are of bf16."""
+    recipe, precision, ended = run["recipe"], run.get("precision", "bf16"), epochs_of(run)
+    early = f", ended after epoch {ended} of {recipe['epochs']}" if ended < recipe["epochs"] else ""
     sizes = ", ".join(f"{size} px from epoch {start + 1}" for start, size in recipe["sizes"])
     loss = {"ce": "cross-entropy", "bce": "binary cross-entropy"}[recipe["loss"]]
     if recipe.get("anneal"):
@@ -160,7 +162,7 @@ def _settings(recipe: dict[str, Any], precision: str) -> str:
         loss += f" (logits less their bias {factor:g} times as large at first, themselves after {end:.0%} of the run)"
     return (
         f"{recipe['opt']}, learning rate {recipe['lr']:g} with {recipe['warmup_epochs']:g} warm-up epochs and cosine "
-        f"decay, weight decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, {loss}, label smoothing "
+        f"decay{early}, weight decay {recipe['weight_decay']:g}, batch {recipe['batch_size']}, {loss}, label smoothing "
         f"{recipe['smoothing']:g}, averaged weights ({recipe['ema_decay']:g}), "
         f"{'bf16 autocast' if precision == 'bf16' else precision}; {sizes}; seed {recipe['seed']}"
     )

@@ -60,8 +60,14 @@ class Trained:
             recipe = run["recipe"]
             start = f" --initial runs/{recipe['follows']}/model.safetensors" if recipe.get("follows") else ""
             compile = " --compile" if run.get("compile") else ""
-            commands.append(f"timm-interpretable train {recipe['name']} --data-dir DIR{start}{compile}")
+            stop = f" --stop-after {run['epochs']}" if epochs_of(run) < recipe["epochs"] else ""
+            commands.append(f"timm-interpretable train {recipe['name']} --data-dir DIR{start}{compile}{stop}")
         return commands
+
+
+def epochs_of(run: dict[str, Any]) -> int:
+    """How many epochs a run had: those of its recipe, unless it ended before."""
+    return int(run.get("epochs", run["recipe"]["epochs"]))
 
 
 @dataclass(frozen=True)
