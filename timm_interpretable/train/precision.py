@@ -10,16 +10,18 @@ from torch import Tensor, nn
 __all__ = ["PRECISIONS", "StepCost", "cheaper_precision", "optimizer_share", "step_costs"]
 
 PRECISIONS = ("auto", "fp32", "bf16")
-_IMAGES = 4  # enough to tell the two apart, few enough for a second
+_PIXELS = 2**16  # of all images together: enough to tell the two apart, few enough for a second
+_FEW, _MANY = 4, 64  # images
 _REPEATS = 2
 _GAIN = 0.8  # bf16 is less exact, so it has to take this share of fp32's time at most
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds of forward and backward pass for a few images, by precision."""
+    """Seconds of forward and backward pass for that many images, by precision."""
 
     seconds: dict[str, float]
+    images: int
 
     @property
     def cheaper(self) -> str:
@@ -27,7 +29,7 @@ class StepCost:
         return "bf16" if self.seconds["bf16"] <= _GAIN * self.seconds["fp32"] else "fp32"
 
     def __str__(self) -> str:
-        times = ", ".join(f"{name} {1000 * value / _IMAGES:.1f} ms" for name, value in self.seconds.items())
+        times = ", ".join(f"{name} {1000 * value / self.images:.1f} ms" for name, value in self.seconds.items())
         return f"forward and backward pass of an image: {times}"
 
 
@@ -39,8 +41,10 @@ def step_costs(model: nn.Module, size: int, device: torch.device) -> StepCost:
     """
     private = copy.deepcopy(model).train()
     channels = int(getattr(model, "in_chans", 3))
-    x = torch.rand(_IMAGES, channels, size, size, device=device).contiguous(memory_format=torch.channels_last)
-    return StepCost({name: _seconds(private, x, name == "bf16") for name in ("fp32", "bf16")})
+    # with a few small images a step is mostly overhead, in which precisions do not differ
+    images = min(_MANY, max(_FEW, _PIXELS // size**2))
+    x = torch.rand(images, channels, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    return StepCost({name: _seconds(private, x, name == "bf16") for name in ("fp32", "bf16")}, images)
 
 
 def cheaper_precision(model: nn.Module, size: int, device: torch.device) -> tuple[str, str]:
