@@ -107,7 +107,7 @@ def test_the_command(data_dir, tmp_path, monkeypatch):
     assert (tmp_path / "o" / "model.safetensors").is_file()
     refused = CliRunner().invoke(app, [*args, "--compile"])
     assert refused.exit_code == 2
-    assert "leave --initial and --compile out" in refused.stderr
+    assert "leave --initial, --compile and --stop-after out" in refused.stderr
     missing = CliRunner().invoke(app, ["train", "face_resnet10.orl", "--data-dir", str(data_dir), "--cpu"])
     assert missing.exit_code == 2
     assert "no folder s6" in missing.stderr
