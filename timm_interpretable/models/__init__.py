@@ -1,6 +1,14 @@
 """Interpretable classifiers; importing this package registers them with timm."""
 
 from timm_interpretable.models import baseline as baseline  # registers what the others are compared with
+from timm_interpretable.models.bcos import (
+    BcosConv2d as BcosConv2d,
+    BcosConvNeXt as BcosConvNeXt,
+    BcosDenseNet as BcosDenseNet,
+    BcosResNet as BcosResNet,
+    HeldCosines as HeldCosines,
+    bcosify as bcosify,
+)
 from timm_interpretable.models.coda_net import (
     CoDANet as CoDANet,
     DynamicWeights as DynamicWeights,
@@ -21,6 +29,7 @@ from timm_interpretable.models.hybrid import (
     class_map_model as class_map_model,
 )
 from timm_interpretable.models.interface import (
+    LinearMap as LinearMap,
     class_probabilities as class_probabilities,
     encode as encode,
     explanation_of as explanation_of,

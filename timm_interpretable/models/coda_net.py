@@ -22,44 +22,19 @@ from timm.models import (
     generate_default_cfgs,
     register_model,
     register_notrace_function,
-    register_notrace_module,
     resolve_pretrained_cfg,
 )
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from timm_interpretable.models.dau import DAUConv2d
+from timm_interpretable.models.encoding import ColourEncoding, adapted_weight
 from timm_interpretable.models.weights import CIFAR10_CLASSES, HUB_ORG, IMAGENETTE_CLASSES, local_overlay
 
 __all__ = ["CoDANet", "DynamicWeights", "published_state_dict"]
 
 _Device = torch.device | str | None
 _Dtype = torch.dtype | None
-
-
-@register_notrace_module  # branches on the input's shape
-class ColourEncoding(nn.Module):
-    """Images in [0, 1] to `[x, 1 - x]` (section 3.2 of the paper), so that dark pixels count as much as bright ones.
-
-    `(B, in_chans, H, W)` to `(B, 2 in_chans, H, W)`; a grey image of a model for `in_chans=1` becomes three equal ones.
-    """
-
-    def __init__(self, in_chans: int = 3) -> None:
-        super().__init__()
-        self.in_chans = in_chans
-        self.copies = 3 if in_chans == 1 else 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.in_chans:
-            raise ValueError(f"Input has {x.shape[1]} channels, expected in_chans={self.in_chans}.")
-        x = x.expand(x.shape[0], self.in_chans * self.copies, x.shape[2], x.shape[3])
-        return torch.cat([x, 1 - x], dim=1).contiguous(memory_format=torch.channels_last)
-
-    def decode(self, contributions: Tensor) -> Tensor:
-        """Contributions `(..., 2 channels, H, W)` to `(..., in_chans, H, W)`: the encodings and copies of a colour."""
-        first, second = contributions.chunk(2, dim=-3)
-        paired = first + second
-        return paired.sum(-3, keepdim=True) if self.copies > 1 else paired
 
 
 class AlignmentStage(nn.Module):
@@ -147,7 +122,7 @@ class CoDANet(nn.Module):
         self.encoding = ColourEncoding(in_chans)
         stages: list[list[DAUConv2d]] = []
         self.feature_info: list[dict[str, Any]] = []
-        previous, reduction = 2 * in_chans * self.encoding.copies, 1
+        previous, reduction = self.encoding.out_chans, 1
         for width, stride, size, rank in zip(channels, strides, kernel_sizes, ranks[:-1], strict=True):
             if not stages or stride > 1:
                 stages.append([])
@@ -273,6 +248,10 @@ class CoDANet(nn.Module):
         return DynamicWeights(self, self.encoding(x))
 
 
+_FEW = 2
+"""Up to so many classes one by one are cheaper than all of them at once."""
+
+
 class DynamicWeights:
     """The weights that a CoDA-Net has chosen for one batch, held constant: a linear map per image.
 
@@ -301,23 +280,35 @@ class DynamicWeights:
             x = layer.align(x, *factors)
         return self._pooled(x)
 
-    def rows(self, classes: Tensor, depth: int = 0) -> Tensor:
-        """The row of one class per sample, `(N,)`, in the shape of the input of layer `depth`.
+    @property
+    def nbytes(self) -> int:
+        return sum(one.nbytes for pair in self.factors for one in pair) + sum(one.nbytes for one in self.inputs)
 
-        Times that input (`inputs[depth]`) it adds up to the logit less its bias.
+    def rows(self, combination: Tensor, depth: int = 0) -> Tensor:
+        """The rows of all classes, combined with coefficients `(N, K)`, in the shape of the input of layer `depth`.
+
+        Times that input (`inputs[depth]`) they add up to the same combination of the logits less their bias.
         """
-        for rows in self.rows_by_depth(classes, depth):  # noqa: B007  the last is wanted
+        for rows in self.rows_by_depth(combination, depth):  # noqa: B007  the last is wanted
             pass
         return rows
 
-    def rows_by_depth(self, classes: Tensor, depth: int = 0) -> Iterator[Tensor]:
+    def rows_by_depth(self, combination: Tensor, depth: int = 0) -> Iterator[Tensor]:
         """`rows` at every depth, from the output of the head down to the input of layer `depth`."""
         last = self.inputs[-1]
-        rows = F.one_hot(classes, last.shape[1]).to(last.dtype)[:, :, None, None].expand(last.shape) / self.divisor
+        rows = combination.to(last.dtype)[:, :, None, None].expand(last.shape) / self.divisor
         yield rows
         for i in reversed(range(depth, len(self.layers))):
             rows = self.layers[i].align_transposed(rows, *self.factors[i], self._size(i))
             yield rows
+
+    def class_rows(self, classes: Tensor, depth: int = 0) -> Tensor:
+        """The rows of classes `(N, n)`, `(N, n, *inputs[depth].shape[1:])`."""
+        count = self.inputs[-1].shape[1]
+        if classes.shape[1] <= _FEW:
+            return torch.stack([self.rows(F.one_hot(column, count), depth) for column in classes.unbind(1)], 1)
+        rows = self.all_rows(depth)
+        return rows.gather(1, classes[:, :, None, None, None].expand(-1, -1, *rows.shape[2:]))
 
     def all_rows(self, depth: int = 0) -> Tensor:
         """The rows of all classes, `(N, K, *inputs[depth].shape[1:])`."""
@@ -377,16 +368,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: CoDANet) -> dict[
     """Takes this package's layout and the published one; adapts the first layer to another number of colours."""
     if "0.weight_mod.weighting_f.0.weight" in state_dict:
         state_dict = _from_published(state_dict, model)
-    wanted, state_dict = 2 * model.in_chans * model.encoding.copies, dict(state_dict)
+    state_dict = dict(state_dict)
     for name in ("stages.0.layers.0.code.weight", "stages.0.layers.0.weight"):
-        weight = state_dict.get(name)
-        if weight is None or weight.shape[-3] == wanted:
-            continue
-        # as timm does: colours repeated cyclically and scaled; a grey image keeps its code, not the norms of the units
-        halves = weight.chunk(2, dim=-3)
-        index = torch.arange(wanted // 2) % halves[0].shape[-3]
-        scale = 2 * halves[0].shape[-3] / wanted
-        state_dict[name] = torch.cat([half.index_select(-3, index) * scale for half in halves], dim=-3)
+        if name in state_dict:
+            state_dict[name] = adapted_weight(state_dict[name], model.in_chans, model.encoding.copies)
     return state_dict
 
 

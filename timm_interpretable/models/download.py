@@ -1,8 +1,16 @@
-"""Weight files from the Hub: at a pinned revision, checked, cached, and never a pickle."""
+"""Weight files from the Hub: at a pinned revision, checked, cached, and never a pickle
+
+The one exception are checkpoints at their authors' own place, which are pickles of tensors: they are read without
+running code, checked against the hash that their name carries, and kept as safetensors.
+"""
 
 import hashlib
+import pickle
+import re
 from pathlib import Path
+from typing import Any
 
+import torch
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -10,7 +18,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import http_get
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -20,7 +30,11 @@ class WeightsError(RuntimeError):
 
 
 def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(2**22):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def pinned_revision(digest: str) -> str:
@@ -111,3 +125,78 @@ def _fetch(repo_id: str, revision: str | None, cache_dir: str | Path | None, aga
     except Exception as error:  # of the HTTP library, which changes with huggingface_hub's version
         reason = " ".join(str(error).split())
         raise WeightsError(f"Downloading {place} failed (Hub at {constants.ENDPOINT}): {reason}") from error
+
+
+# --- checkpoints at their authors' own place
+
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
+
+
+def is_linked(url: str) -> bool:
+    """Whether that is a checkpoint whose name ends in the start of its sha256, as torch's own do."""
+    return _HASH_IN_NAME.search(url) is not None
+
+
+def linked_file(url: str, cache_dir: str | Path | None = None) -> Path:
+    """Where `linked_weights` keeps the safetensors copy of a checkpoint, in torch's cache by default."""
+    folder = Path(cache_dir) if cache_dir is not None else Path(torch.hub.get_dir()) / "checkpoints"
+    return folder / f"{url.rpartition('/')[2].removesuffix('.pth')}.safetensors"
+
+
+def linked_weights(url: str, cache_dir: str | Path | None = None) -> Path:
+    """The safetensors copy of a checkpoint; after the first time from the cache, without network.
+
+    A download that was cut goes on where it stopped. A damaged copy is made anew.
+
+    Raises:
+        WeightsError: the file cannot be had, is not the one that its name says, or holds more than tensors.
+    """
+    kept = linked_file(url, cache_dir)
+    digest = kept.with_suffix(".sha256")
+    if kept.is_file() and digest.is_file() and digest.read_text(encoding="ascii").strip() == sha256(kept):
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = _fetched(url, kept.parent)
+    part = kept.with_suffix(".part")
+    save_file(_tensors(checkpoint), part, metadata={"format": "pt", "source": url})
+    digest.write_text(sha256(part), encoding="ascii")
+    part.replace(kept)
+    checkpoint.unlink()
+    return kept
+
+
+def _fetched(url: str, folder: Path) -> Path:
+    """The checkpoint with the hash that its name carries."""
+    name = url.rpartition("/")[2]
+    match = _HASH_IN_NAME.search(name)
+    if match is None:
+        raise WeightsError(f"{url} does not end in the start of its sha256, expected NAME-0123456789.pth.")
+    file = folder / f"{name}.incomplete"
+    there = file.stat().st_size if file.is_file() else 0
+    if there and sha256(file).startswith(match[1]):
+        return file
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsError(f"{name} is not in the cache {folder}, and HF_HUB_OFFLINE is set, so {url} is not asked.")
+    try:
+        with file.open("ab") as opened:
+            http_get(url, opened, resume_size=there, displayed_filename=name)
+    except Exception as error:  # of the HTTP library, which changes with huggingface_hub's version
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"Downloading {url} failed: {reason}") from error
+    found = sha256(file)
+    if not found.startswith(match[1]):
+        file.unlink()  # it would be taken for the start of the right one
+        raise WeightsError(f"{url} is not the file that its name says: sha256 {found}, expected {match[1]}….")
+    return file
+
+
+def _tensors(checkpoint: Path) -> dict[str, Any]:
+    """The state dict in a file of torch's, which is read without running code."""
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{checkpoint.name} is not a checkpoint of tensors: {reason}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{checkpoint.name} is not a state dict of tensors.")
+    return {name: value.contiguous().clone() for name, value in state.items()}

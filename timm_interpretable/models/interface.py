@@ -5,19 +5,55 @@ A model of this package has these things besides timm's contract:
 * `explanation`: the key of its own explanation in `timm_interpretable.attr.catalogue`, such as `"class_map"`;
 * `output`: what turns its logits into probabilities, `"softmax"` or `"sigmoid"` (one yes-or-no question per class);
 * `maps_through_depth`, False where its explanation is one map and has no earlier stages;
-* where it encodes its images first, `encoding`, a module, and `forward_encoded`, the rest of the network.
+* where it encodes its images first, `encoding`, a module, and `forward_encoded`, the rest of the network;
+* where it is a linear map of that encoding for every image, `dynamic_weights`, from images to a `LinearMap`, and
+  `dynamic_layers`, the layers that the map goes through.
 
 Ordinary timm models have none of them, and the functions below answer for those too.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 __all__ = [
-    "class_probabilities", "encode", "explanation_of", "forward_encoded", "has_encoding", "has_maps_through_depth",
+    "LinearMap", "class_probabilities", "encode", "explanation_of", "forward_encoded", "has_encoding", "has_maps_through_depth",
     "is_yes_or_no", "plain_model",
 ]  # fmt: skip
+
+
+class LinearMap(Protocol):
+    """The linear map that a network is for each image of one batch, with the weights that it has chosen for it.
+
+    inputs: the encoded images `(N, C', H, W)` and the output of every layer of `dynamic_layers()`, the last `(N, K, h,
+        w)`. The logits less their bias are linear in each of them.
+    nbytes: how much memory the map holds.
+    """
+
+    inputs: list[Tensor]
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def logits(self) -> Tensor:
+        """The logits less their bias, `(N, K)`, in at least fp32."""
+        ...
+
+    def rows(self, combination: Tensor, depth: int = 0) -> Tensor:
+        """The rows of all classes, combined with coefficients `(N, K)`, in the shape of `inputs[depth]`.
+
+        Times that input they add up to the same combination of the logits less their bias.
+        """
+        ...
+
+    def rows_by_depth(self, combination: Tensor, depth: int = 0) -> Iterator[Tensor]:
+        """`rows` at every depth, from the output of the last layer down to `inputs[depth]`."""
+        ...
+
+    def class_rows(self, classes: Tensor, depth: int = 0) -> Tensor:
+        """The rows of classes `(N, n)`, `(N, n, *inputs[depth].shape[1:])`."""
+        ...
 
 
 def plain_model(model: Any) -> Any:

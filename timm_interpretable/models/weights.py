@@ -18,6 +18,8 @@ from timm_interpretable.models.download import (
     check_hub_weights,
     check_safetensors,
     download_weights,
+    is_linked,
+    linked_weights,
     pinned_revision,
     sha256 as sha256,
 )
@@ -137,6 +139,8 @@ def _pretrained_file(variant: str, cfg: PretrainedCfg, cache_dir: str | Path | N
     own_hub_id = cfg.hf_hub_id in (None, f"{HUB_ORG}/{name}")
     if cfg.source == "local-dir":
         check_safetensors(Path(str(cfg.file)) / WEIGHTS_FILE)
+    elif cfg.url and is_linked(cfg.url) and not cfg.file and not cfg.state_dict:
+        return linked_weights(cfg.url, cache_dir)
     elif cfg.file or cfg.url or cfg.state_dict or cfg.hf_hub_filename:
         pass
     elif own_hub_id and cfg.source is None and name in released():

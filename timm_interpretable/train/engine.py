@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list
 from safetensors.torch import load_file, save_file
-from timm.loss import create_classification_loss
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
@@ -26,6 +25,7 @@ from timm_interpretable.data.datasets import open_split
 from timm_interpretable.data.images import squash_transform
 from timm_interpretable.models.weights import sha256
 from timm_interpretable.train.curves import save_curves
+from timm_interpretable.train.losses import create_loss
 from timm_interpretable.train.pipeline import SeededImages, train_loader
 from timm_interpretable.train.precision import PRECISIONS, cheaper_precision, optimizer_share
 from timm_interpretable.train.recipes import Recipe
@@ -78,7 +78,7 @@ class Trainer:
         if world_size > 1 and self.accelerator.device.type == "cuda":
             model = timm.layers.convert_sync_batchnorm(model)
         self.ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
-        self.criterion = create_classification_loss(recipe.loss, smoothing=recipe.smoothing)
+        self.criterion = create_loss(recipe.loss, smoothing=recipe.smoothing)
         optimizer = create_optimizer_v2(model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay)
         steps = len(self.loader)
         self.scheduler, _ = create_scheduler_v2(

@@ -12,7 +12,8 @@ class Recipe:
     sizes: training resolution by the epoch at which it starts, `((0, 96), (20, 128))`.
     crop: 'rrc' for timm's random resized crop with `scale`, or 'pad' for a random crop after 1/8 reflection padding.
     batch_size: global, over all processes.
-    loss: timm's name, 'ce', or 'bce' for one binary cross-entropy per class on one-hot labels.
+    loss: 'ce', or 'bce' for one binary cross-entropy per class on one-hot labels, or 'bce_off_label' for targets 1/K
+        off the label; see `losses.create_loss`.
     anneal: (factor, fraction), for CoDA-Nets: the logits less the model's bias count `factor` times at first, falling
         geometrically to once at that fraction of the run, from a low temperature, where random units already make
         logits that differ, to the model's own.
@@ -199,6 +200,21 @@ _coda_net_imagenette = replace(
     crop="rrc",
 )
 
+# B-cos networks, as in their paper: its loss, Adam and no decay of the filters, whose lengths do not matter.
+_bcos_imagenette = replace(
+    _facnn_imagenette_start,
+    name="bcos_resnet18_050.imagenette",
+    model="bcos_resnet18_050.imagenette",
+    model_args={},
+    epochs=60,
+    sizes=((0, 96), (30, 128), (48, 160)),
+    opt="adamw",
+    lr=1e-3,
+    weight_decay=0.0,
+    smoothing=0.0,
+    loss="bce_off_label",
+)
+
 # A baseline for studies where no better one is at hand: minutes on one core, and far from what the model can do.
 _resnet18_quick = replace(
     _resnet18_imagenette, name="resnet18_quick.imagenette", epochs=3, sizes=((0, 64),), eval_size=96, opt="adamw",
@@ -215,6 +231,7 @@ RECIPES: dict[str, Recipe] = {
         _coda_net_cifar10_start,
         _coda_net_cifar10,
         _coda_net_imagenette,
+        _bcos_imagenette,
         _resnet18_imagenette,
         _resnet18_cifar10,
         _resnet18_quick,
