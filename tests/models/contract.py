@@ -48,6 +48,7 @@ class ModelContract:
     size: ClassVar[int] = 64  # side of the test images: any size the model takes
     num_classes: ClassVar[int] = 42
     min_levels: ClassVar[int] = 4
+    early_stop_ends_at_the_feature: ClassVar[bool] = True  # some of timm's networks pool once more
 
     @pytest.fixture
     def name(self) -> str:
@@ -158,7 +159,8 @@ class ModelContract:
             for i, feature in enumerate(intermediates):
                 early, picked = model.forward_intermediates(x, indices=[i], stop_early=True)
                 assert_close(picked, [feature])
-                assert_close(early, feature)
+                if self.early_stop_ends_at_the_feature:
+                    assert_close(early, feature)
 
     def test_prune_intermediate_layers(self, model: nn.Module, x: Tensor) -> None:
         wanted = model.forward_intermediates(x, indices=[1, 2], intermediates_only=True)

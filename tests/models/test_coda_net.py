@@ -207,7 +207,8 @@ class TestModel:
         every = weights.all_rows(depth)
         sums = (every * weights.inputs[depth].unsqueeze(1)).sum((2, 3, 4))
         assert_close(sums, model(x) - model.logit_bias, rtol=1e-10, atol=1e-12)
-        assert_close(weights.rows(classes, depth), every[torch.arange(2), classes], rtol=1e-10, atol=1e-12)
+        rows = weights.rows(F.one_hot(classes, every.shape[1]), depth)
+        assert_close(rows, every[torch.arange(2), classes], rtol=1e-10, atol=1e-12)
 
     def test_encoding_shows_black_and_white_alike(self) -> None:
         encoding = tiny().encoding

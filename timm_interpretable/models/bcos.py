@@ -72,16 +72,18 @@ class BcosConv2d(nn.Conv2d):
         b: the exponent B; 2 in all published networks, 1 for a plain convolution with filters of length 1.
     """
 
-    constant = False
-    """Whether the cosines count as constants when derivatives are taken."""
-
     def __init__(self, *args: Any, b: float = 2.0, **kwargs: Any) -> None:
         super().__init__(*args, bias=False, **kwargs)
         if isinstance(self.padding, str):
             raise ValueError(f"padding={self.padding!r} is not supported, expected numbers.")
         self.b = float(b)
+        self.constant = False  # whether the cosines count as constants when derivatives are taken
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.aligned(x)
+
+    def aligned(self, x: Tensor) -> Tensor:
+        """The answers of the units to what they see, `(B, out_channels, h, w)`."""
         weight = self.weight / torch.linalg.vector_norm(self.weight, dim=(1, 2, 3), keepdim=True)
         response = F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
         if self.b == 1.0:
@@ -129,7 +131,7 @@ class BcosStemConv2d(BcosConv2d):
         self.encoding = encoding
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x if x.shape[1] == self.in_channels else self.encoding(x))
+        return self.aligned(x if x.shape[1] == self.in_channels else self.encoding(x))
 
 
 class BatchNormUncentred2d(nn.BatchNorm2d):
@@ -163,12 +165,10 @@ class BatchNormUncentred2d(nn.BatchNorm2d):
 class PositionNorm2d(nn.Module):
     """`weight * (x - mean) / sqrt(v + eps)` over the channels of every position, without a bias."""
 
-    constant = False
-    """Whether the variance counts as a constant when derivatives are taken."""
-
     def __init__(self, num_features: int, eps: float = 1e-6, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         self.eps = eps
+        self.constant = False  # whether the variance counts as a constant when derivatives are taken
         self.weight = nn.Parameter(torch.ones(num_features, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -222,6 +222,7 @@ class _BcosNetwork(nn.Module):
 
     explanation = "contributions"
     output = "sigmoid"
+    __jit_unused_properties__ = ["encoding", "logit_bias"]
     num_features: int
     num_classes: int
     drop_rate: float
@@ -250,8 +251,10 @@ class _BcosNetwork(nn.Module):
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """New random units for another number of classes; 0 for none."""
+    def reset_classifier(
+        self, num_classes: int, global_pool: str | None = None, reset_other: bool = False
+    ) -> None:
+        """New random units for another number of classes; 0 for none. There is nothing else in the head to reset."""
         pool = self.head.global_pool.pool_type if global_pool is None else global_pool
         dd = get_device_dtype(self)
         self.num_classes = num_classes
