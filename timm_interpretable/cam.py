@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from timm.models.convnext import ConvNeXt
+from timm.models.densenet import DenseNet
 from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -151,7 +152,8 @@ def target_layers(model: nn.Module, image_size: tuple[int, int] | None = None) -
     |---|---|
     | FA-CNN | the last stage: the trunk that the class maps are means of |
     | CoDA-Net | the last stage: the input of the head |
-    | ResNet of timm (also ResNeXt, wide, SE) | the last block, after its activation |
+    | ResNet of timm (also ResNeXt, wide, SE, B-cos) | the last block, after its activation |
+    | DenseNet of timm (also B-cos) | the last norm, after its activation |
     | ConvNeXt | the last block, before pooling and norm |
     | VisionTransformer (also DeiT) | the first norm of the last block: after it, attention has moved what the class \
 token needs, and the gradient at all other tokens is zero. Tokens become a map by `reshape_transform`. |
@@ -173,14 +175,16 @@ token needs, and the gradient at all other tokens is zero. Tokens become a map b
         layer = plain.stages[-1]
     elif isinstance(plain, ResNet):
         layer = plain.layer4[-1]
+    elif isinstance(plain, DenseNet):
+        layer = plain.features[-1]
     elif isinstance(plain, ConvNeXt):
         layer = plain.stages[-1].blocks[-1]
     elif isinstance(plain, VisionTransformer):
         layer, transform = plain.blocks[-1].norm1, _TokensToMap(plain.num_prefix_tokens, _token_grid(plain, image_size))
     else:
         raise ValueError(
-            f"{type(plain).__name__} is not in the table, expected an FA-CNN, a CoDA-Net or timm's ResNet, ConvNeXt or "
-            "VisionTransformer."
+            f"{type(plain).__name__} is not in the table, expected an FA-CNN, a CoDA-Net or timm's ResNet, DenseNet, "
+            "ConvNeXt or VisionTransformer."
         )
     return {"target_layers": [layer], "reshape_transform": transform}
 

@@ -195,7 +195,7 @@ class TestBcosify:
 
 def theirs(name: str, **kwargs: Any) -> Any:
     """A network of PyPI's `bcos`, float64, with random weights and norms as after some training."""
-    models = pytest.importorskip("bcos.models.pretrained", reason="the authors' code is not installed: pip install bcos")
+    models = pytest.importorskip("bcos.models.pretrained", reason="the authors' code, pip install bcos, is not here")
     torch.manual_seed(0)
     model = getattr(models, name)(num_classes=11, **kwargs).double()
     for entry, buffer in model.named_buffers():

@@ -42,6 +42,7 @@ class Entry:
 NAMED = (
     Entry("facnn_hybrid_efficientnet_lite0.in1k", "EfficientNet with class maps", "ImageNet"),
     Entry("facnn_resnet18.imagenette", "FA-CNN", "Imagenette"),
+    Entry("bcos_resnet18_050.imagenette", "B-cos ResNet-18", "Imagenette"),
     Entry("coda_net_m.imagenette", "CoDA-Net", "Imagenette"),
     Entry("baseline_resnet18.imagenette", "ResNet-18", "Imagenette"),
     Entry("facnn_resnet18.cifar10", "FA-CNN", "CIFAR-10"),

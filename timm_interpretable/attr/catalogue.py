@@ -24,7 +24,7 @@ from timm_interpretable.attr.contract import evaluation_view
 from timm_interpretable.attr.contribution import InputContribution
 from timm_interpretable.attr.evidence import Evidence
 from timm_interpretable.attr.fame import FAME
-from timm_interpretable.attr.maps import MapsOfClasses, maps_by_class
+from timm_interpretable.attr.maps import MapsOfClasses, maps_by_class, spread
 from timm_interpretable.attr.permutation import PatchPermutation
 from timm_interpretable.attr.rise import RISE
 from timm_interpretable.attr.smoothing import odd_share, smoothed
@@ -404,6 +404,16 @@ def _fame(context: Context) -> MapsOfClasses:
     return _attribution(attribute)
 
 
+def _head_map(context: Context) -> MapsOfClasses:
+    def maps(x: Tensor, classes: Tensor) -> Tensor:
+        with torch.no_grad():
+            every = context.model.head_maps(x)
+        chosen = every.gather(1, classes[:, :, None, None].expand(-1, -1, *every.shape[2:]))
+        return spread(chosen, x.shape[-2:])
+
+    return maps
+
+
 def _random(context: Context) -> MapsOfClasses:
     generator = torch.Generator().manual_seed(context.settings.seed)
     return lambda x, classes: torch.rand(*classes.shape, *x.shape[2:], generator=generator).to(x.device)
@@ -437,11 +447,15 @@ def _logit_less_baseline(context: Context, images: Tensor, logits: Tensor, targe
 
 # --- the rows
 
-_has_class_maps, _is_coda_net = explained_by("class_map"), explained_by("contributions")
+_has_class_maps, _has_contributions = explained_by("class_map"), explained_by("contributions")
 
 
 def _has_block_maps(model: Any) -> bool:
     return _has_class_maps(model) and has_maps_through_depth(model)
+
+
+def _has_head_maps(model: Any) -> bool:
+    return callable(getattr(model, "head_maps", None))
 
 
 def _own_class_maps(context: Context, images: Tensor) -> Evidence:
@@ -480,12 +494,16 @@ for _row in (
         from_evidence=partial(_class_map_option, layers="top_half"),
     ),
     Method(
-        "contributions", "contributions", Cost.FORWARD, applies=_is_coda_net, evidence=_own_contributions,
+        "contributions", "contributions", Cost.FORWARD, applies=_has_contributions, evidence=_own_contributions,
         sums_to=SumsTo("the logit less its bias", _logit_less_bias),
     ),
     Method(
-        "contributions_smoothed", "contributions, smoothed", Cost.FORWARD, applies=_is_coda_net,
+        "contributions_smoothed", "contributions, smoothed", Cost.FORWARD, applies=_has_contributions,
         from_evidence=_smoothed,
+    ),
+    Method(
+        "head_map", "head map", Cost.FORWARD, _head_map, applies=_has_head_maps,
+        sums_to=SumsTo("the logit less its bias", _logit_less_bias),
     ),
     Method("grad_cam", "Grad-CAM", Cost.GRADIENT, _grad_cam, signed=False),
     Method("hires_cam", "HiResCAM", Cost.GRADIENT, _hires_cam),

@@ -15,7 +15,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from captum.attr import Attribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from timm_interpretable.attr.contract import (
     single_input,
 )
 from timm_interpretable.attr.evidence import Explanation
+from timm_interpretable.attr.maps import spread
 
 __all__ = ["ClassMap", "ClassMapEvidence", "LayerClassMap"]
 
@@ -66,7 +66,7 @@ class ClassMapEvidence:
             contrast: other classes `(B, n)` whose maps are subtracted, instead of the mean over all classes.
         """
         chosen = [self._of(one, classes, contrast) for one in self._layers(layers)]
-        return torch.stack([_spread(one, self.shape[2:]) for one in chosen]).mean(0)
+        return torch.stack([spread(one, self.shape[2:]) for one in chosen]).mean(0)
 
     @torch.no_grad()
     def explanation(self, classes: Tensor, layers: str = "penultimate", contrast: Tensor | None = None) -> Explanation:
@@ -274,14 +274,6 @@ def _evidence(model: Any, x: Tensor, last_only: bool, centred: bool | None) -> C
     maps = [model.head.class_maps(model.forward_features(x))] if last_only else model.class_maps(x)
     scaled = [model.head.temperature * one for one in maps]
     return ClassMapEvidence(scaled, _constant(model), x.shape, _centres(model, centred))
-
-
-def _spread(maps: Tensor, size: torch.Size) -> Tensor:
-    """Maps `(B, n, h, w)` to `(B, n, H, W)`, such that each adds up to its spatial mean."""
-    large = F.interpolate(maps, size, mode="bilinear", align_corners=False)
-    # bilinear upsampling keeps the mean for integer factors only; elsewhere the rest goes to all pixels alike
-    rest = maps.mean((2, 3), keepdim=True) - large.mean((2, 3), keepdim=True)
-    return (large + rest) / size.numel()
 
 
 def _block_position(model: Any, layer: nn.Module) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from timm_interpretable.attr.contract import gradients
 
-__all__ = ["MapSource", "MapsOfClasses", "images_per_pass", "maps_by_class", "maps_of"]
+__all__ = ["MapSource", "MapsOfClasses", "images_per_pass", "maps_by_class", "maps_of", "spread"]
 
 MapSource: TypeAlias = Tensor | Attribution | Callable[..., Any]
 """Maps `(B, H, W)` or `(B, C, H, W)`; a Captum `Attribution`; or a function `(images, target)` that gives such maps."""
@@ -96,3 +96,11 @@ def images_per_pass(images: Tensor, batch_size: int | None) -> int:
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}, expected at least 1.")
     return batch_size
+
+
+def spread(maps: Tensor, size: torch.Size) -> Tensor:
+    """Maps `(B, n, h, w)` to `(B, n, H, W)`, such that each adds up to its spatial mean."""
+    large = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    # bilinear upsampling keeps the mean for integer factors only; elsewhere the rest goes to all pixels alike
+    rest = maps.mean((2, 3), keepdim=True) - large.mean((2, 3), keepdim=True)
+    return (large + rest) / size.numel()

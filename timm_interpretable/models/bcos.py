@@ -17,7 +17,7 @@ features are timm's.
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,7 @@ class BcosConv2d(nn.Conv2d):
     """
 
     def __init__(self, *args: Any, b: float = 2.0, **kwargs: Any) -> None:
-        super().__init__(*args, bias=False, **kwargs)
+        super().__init__(*args, **kwargs, bias=False)  # type: ignore[misc]
         if isinstance(self.padding, str):
             raise ValueError(f"padding={self.padding!r} is not supported, expected numbers.")
         self.b = float(b)
@@ -111,10 +111,13 @@ class BcosConv2d(nn.Conv2d):
         else:
             sums = squares.unflatten(1, (self.groups, self.in_channels // self.groups)).sum(2)
         if self.dilation != (1, 1):
-            ones = torch.ones(self.groups, 1, self.kernel_size[0], self.kernel_size[1], dtype=sums.dtype, device=x.device)
+            ones = torch.ones(self.groups, 1, self.kernel_size[0], self.kernel_size[1], dtype=sums.dtype)
+            ones = ones.to(x.device)
             sums = F.conv2d(sums, ones, None, self.stride, self.padding, self.dilation, self.groups)
         elif self.kernel_size != (1, 1) or self.stride != (1, 1):
-            sums = F.avg_pool2d(sums, self.kernel_size, self.stride, self.padding, divisor_override=1)
+            # mypy does not know that the constructor refuses padding by name
+            padding = self.padding
+            sums = F.avg_pool2d(sums, self.kernel_size, self.stride, padding, False, True, 1)  # type: ignore[arg-type]
         return (sums + 1e-6).sqrt()
 
 
@@ -150,7 +153,8 @@ class BatchNormUncentred2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             variance = at_least_float32(x).var((0, 2, 3), correction=0)
-            assert self.running_var is not None and self.num_batches_tracked is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
             momentum = 0.1 if self.momentum is None else self.momentum
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
@@ -200,11 +204,11 @@ class BcosHead(nn.Module):
             raise ValueError(f"num_classes={num_classes} is out of range, expected 0 or more.")
         self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
         self.drop = nn.Dropout(drop_rate)
-        self.fc = (
-            BcosConv2d(num_features, num_classes, 1, device=device, dtype=dtype) if num_classes > 0 else nn.Identity()
-        )
-        if num_classes > 0 and not self.fc.weight.is_meta:
-            nn.init.kaiming_normal_(self.fc.weight, mode="fan_out", nonlinearity="relu")
+        self.fc: nn.Module = nn.Identity()
+        if num_classes > 0:
+            units = BcosConv2d(num_features, num_classes, 1, device=device, dtype=dtype)
+            self.fc = units
+            nn.init.kaiming_normal_(units.weight, mode="fan_out", nonlinearity="relu")
         self.logit_bias = -math.log(num_classes - 1) if num_classes > 2 else 0.0
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -222,7 +226,7 @@ class _BcosNetwork(nn.Module):
 
     explanation = "contributions"
     output = "sigmoid"
-    __jit_unused_properties__ = ["encoding", "logit_bias"]
+    __jit_unused_properties__: ClassVar[list[str]] = ["encoding", "logit_bias"]
     num_features: int
     num_classes: int
     drop_rate: float
@@ -251,9 +255,7 @@ class _BcosNetwork(nn.Module):
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
-    def reset_classifier(
-        self, num_classes: int, global_pool: str | None = None, reset_other: bool = False
-    ) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
         """New random units for another number of classes; 0 for none. There is nothing else in the head to reset."""
         pool = self.head.global_pool.pool_type if global_pool is None else global_pool
         dd = get_device_dtype(self)
@@ -266,7 +268,7 @@ class _BcosNetwork(nn.Module):
         return self.head(x, pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
+        return self.forward_head(self.forward_features(x))  # type: ignore[operator]
 
     @torch.jit.ignore
     def forward_encoded(self, encoded: Tensor) -> Tensor:
@@ -281,7 +283,7 @@ class _BcosNetwork(nn.Module):
         """
         if self.num_classes == 0:
             raise ValueError("num_classes=0 has no logits to explain; call reset_classifier(num_classes) first.")
-        return at_least_float32(self.head.fc(self.forward_features(x)))
+        return at_least_float32(self.head.fc(self.forward_features(x)))  # type: ignore[operator]
 
     @torch.jit.ignore
     def dynamic_layers(self) -> list[nn.Module]:
@@ -300,8 +302,14 @@ class _BcosNetwork(nn.Module):
         return HeldCosines(self, self.encoding(x))
 
 
+_STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
 class BcosResNet(_BcosNetwork, ResNet):
-    """B-cos ResNet and ResNeXt; arguments as timm's `ResNet`. Images in [0, 1], `(B, in_chans, H, W)`, no mean or std."""
+    """B-cos ResNet and ResNeXt; arguments as timm's `ResNet`.
+
+    Input: images in [0, 1], `(B, in_chans, H, W)`, not standardised.
+    """
 
     def __init__(self, *args: Any, in_chans: int = 3, global_pool: str = "avg", **kwargs: Any) -> None:
         encoded = ColourEncoding(in_chans).out_chans
@@ -309,11 +317,15 @@ class BcosResNet(_BcosNetwork, ResNet):
         self._convert(in_chans, global_pool)
 
     def _layer_names(self) -> list[str]:
-        return ["act1", *(f"layer{i}.{j}" for i in range(1, 5) for j in range(len(self.get_submodule(f"layer{i}"))))]
+        stages: list[tuple[str, Any]] = [(name, self.get_submodule(name)) for name in _STAGES]
+        return ["act1", *(f"{name}.{j}" for name, stage in stages for j in range(len(stage)))]
 
 
 class BcosDenseNet(_BcosNetwork, DenseNet):
-    """B-cos DenseNet; arguments as timm's `DenseNet`. Images in [0, 1], `(B, in_chans, H, W)`, no mean or std."""
+    """B-cos DenseNet; arguments as timm's `DenseNet`.
+
+    Input: images in [0, 1], `(B, in_chans, H, W)`, not standardised.
+    """
 
     def __init__(
         self, *args: Any, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0, **kwargs: Any
@@ -324,11 +336,15 @@ class BcosDenseNet(_BcosNetwork, DenseNet):
         self._convert(in_chans, global_pool)
 
     def _layer_names(self) -> list[str]:
-        return [f"features.{name}" for name, _ in self.features.named_children() if not name.startswith(("conv", "pool"))]
+        features: Any = self.features
+        names = [name for name, _ in features.named_children()]
+        return [f"features.{name}" for name in names if not name.startswith(("conv", "pool"))]
 
 
 class BcosConvNeXt(_BcosNetwork, ConvNeXt):
-    """B-cos ConvNeXt; arguments as timm's `ConvNeXt`. Images in [0, 1], `(B, in_chans, H, W)`, no mean or std.
+    """B-cos ConvNeXt; arguments as timm's `ConvNeXt`.
+
+    Input: images in [0, 1], `(B, in_chans, H, W)`, not standardised.
 
     Args:
         norm_layer: 'position' for norms over the channels of a position, or 'batch'.
@@ -347,7 +363,8 @@ class BcosConvNeXt(_BcosNetwork, ConvNeXt):
         self._convert(in_chans, global_pool)
 
     def _layer_names(self) -> list[str]:
-        blocks = [f"stages.{i}.blocks.{j}" for i, stage in enumerate(self.stages) for j in range(len(stage.blocks))]
+        stages: Any = self.stages
+        blocks = [f"stages.{i}.blocks.{j}" for i, stage in enumerate(stages) for j in range(len(stage.blocks))]
         return ["stem", *blocks, "norm_pre"]
 
 
@@ -442,11 +459,11 @@ def _bcos_layer(layer: nn.Module, where: str) -> nn.Module:
         new.weight = layer.weight
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             setattr(new, name, getattr(layer, name))
-        return new.train(layer.training)  # type: ignore[no-any-return]
+        return new.train(layer.training)
     if isinstance(layer, nn.LayerNorm):
         new = PositionNorm2d(layer.normalized_shape[0], layer.eps, device="meta")
         new.weight = layer.weight
-        return new.train(layer.training)  # type: ignore[no-any-return]
+        return new.train(layer.training)
     if type(layer) not in _KEPT:
         raise ValueError(f"{where} is a {type(layer).__name__}, which has no B-cos form.")
     return layer
@@ -540,9 +557,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: _BcosNetwork) -> 
             if name in shapes and value.shape != shapes[name].shape and value.numel() == shapes[name].numel():
                 state_dict[name] = value.reshape(shapes[name].shape)  # layer scales are (C, 1, 1) there
         for name in shapes.keys() - state_dict.keys():
-            if name.endswith("running_mean"):  # no layer uses it, and not every file has it
-                state_dict[name] = shapes[name]
-            elif name.endswith("num_batches_tracked"):
+            if name.endswith(("running_mean", "num_batches_tracked")):  # no output depends on them
                 state_dict[name] = shapes[name]
     stem = next(name for name, module in model.named_modules() if isinstance(module, BcosStemConv2d))
     first = f"{stem}.weight"
@@ -556,8 +571,8 @@ def _own_name(name: str, model: _BcosNetwork) -> str:
     """The name here of a parameter of the authors' checkpoints, which are named like torchvision's networks."""
     name = name.replace(".linear.weight", ".weight")
     if not isinstance(model, BcosConvNeXt):
-        head, _, rest = name.partition(".")
-        return f"head.fc.{rest}" if head in ("fc", "classifier") else name
+        head, _, after = name.partition(".")
+        return f"head.fc.{after}" if head in ("fc", "classifier") else name
     part, index, *rest = name.split(".")
     if part == "classifier":
         return ".".join(["norm_pre" if index == "0" else "head.fc", *rest])
@@ -693,7 +708,8 @@ def bcos_resnet152(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
 @register_model
 def bcos_resnext50_32x4d(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
     """B-cos ResNeXt-50 32x4d."""
-    return _resnet("bcos_resnext50_32x4d", pretrained, kwargs, block=Bottleneck, layers=(3, 4, 6, 3), cardinality=32, base_width=4)
+    args: dict[str, Any] = dict(block=Bottleneck, layers=(3, 4, 6, 3), cardinality=32, base_width=4)
+    return _resnet("bcos_resnext50_32x4d", pretrained, kwargs, **args)
 
 
 @register_model

@@ -404,7 +404,10 @@ default_cfgs = generate_default_cfgs(
 # About a quarter of the paper's ranks, at a quarter of the cost; with b, the filters of a unit are 8 or 16.
 _QUARTER = (7, 7, 15, 15, 15, 15, 15, 15, 15)
 # What a tag's weights were trained with, where it is not the default of the architecture
-_TAG_ARGS: dict[str | None, dict[str, Any]] = {"cifar10": dict(ranks=_QUARTER, norm="l2", temperature=1e6)}
+_TAG_ARGS: dict[str | None, dict[str, Any]] = {
+    "cifar10": dict(ranks=_QUARTER, norm="l2", temperature=1e6),
+    "imagenette": dict(temperature=1e6),
+}
 
 
 def _create_coda_net(variant: str, pretrained: bool = False, **kwargs: Any) -> CoDANet:

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 __all__ = [
-    "LinearMap", "class_probabilities", "encode", "explanation_of", "forward_encoded", "has_encoding", "has_maps_through_depth",
-    "is_yes_or_no", "plain_model",
+    "LinearMap", "class_probabilities", "encode", "explanation_of", "forward_encoded", "has_encoding",
+    "has_maps_through_depth", "is_yes_or_no", "plain_model",
 ]  # fmt: skip
 
 

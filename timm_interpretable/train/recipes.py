@@ -187,9 +187,9 @@ _coda_net_cifar10 = replace(
     eval_every=2,
     anneal=(1000.0, 0.5),
 )
-_coda_net_imagenette = replace(
+_coda_net_imagenette_start = replace(
     _coda_net_cifar10_start,
-    name="coda_net_m.imagenette",
+    name="coda_net_m_start.imagenette",
     model="coda_net_m.imagenette",
     epochs=52,
     sizes=((0, 48), (24, 72), (42, 96)),
@@ -199,17 +199,27 @@ _coda_net_imagenette = replace(
     lr=5e-3,
     crop="rrc",
 )
+_coda_net_imagenette = replace(
+    _coda_net_imagenette_start,
+    name="coda_net_m.imagenette",
+    follows="coda_net_m_start.imagenette",
+    model_args=dict(temperature=1e6),
+    epochs=45,
+    sizes=((0, 72), (17, 96)),
+    lr=8e-3,
+    anneal=(1000.0, 0.5),
+)
 
-# B-cos networks, as in their paper: its loss, Adam and no decay of the filters, whose lengths do not matter.
+# B-cos networks: the loss of their paper, and no decay of the filters, whose lengths do not matter. Muon instead of the
+# paper's Adam: after four epochs at 64 pixels it had 70 % where Adam had 58.
 _bcos_imagenette = replace(
     _facnn_imagenette_start,
     name="bcos_resnet18_050.imagenette",
     model="bcos_resnet18_050.imagenette",
     model_args={},
-    epochs=60,
-    sizes=((0, 96), (30, 128), (48, 160)),
-    opt="adamw",
-    lr=1e-3,
+    epochs=32,
+    sizes=((0, 96), (16, 128), (26, 160)),
+    lr=2e-2,
     weight_decay=0.0,
     smoothing=0.0,
     loss="bce_off_label",
@@ -230,6 +240,7 @@ RECIPES: dict[str, Recipe] = {
         _facnn_cifar10,
         _coda_net_cifar10_start,
         _coda_net_cifar10,
+        _coda_net_imagenette_start,
         _coda_net_imagenette,
         _bcos_imagenette,
         _resnet18_imagenette,

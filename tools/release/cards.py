@@ -22,8 +22,10 @@ from tools.release.benchmarks import benchmark_of, benchmark_section, model_inde
 from tools.release.face_cards import face_card
 from tools.release.hybrid_card import hybrid_card
 from tools.release.other_sizes import sizes_section
-from tools.release.texts import CITATIONS, dataset_of
+from tools.release.texts import CITATIONS, dataset_of, family_of
 from tools.release.training import PICTURE, Release, Trained, epochs_of
+
+_OFF_LABEL = {"bce_off_label": "binary cross-entropy (target 1/K off the label)"}
 
 __all__ = ["write_card", "write_folder"]
 
@@ -106,6 +108,7 @@ def _classifier_card(name: str, release: Release, folder: Path) -> tuple[ModelCa
     values = dict(
         tag=name.split(".")[1],
         family=explanation_of(net),
+        is_bcos=family_of(name) == "bcos",
         sums_to=own.sums_to.words if own is not None and own.sums_to is not None else "",
         size="{} x {}".format(*config["input_size"][1:]),
         classes=", ".join(config["label_names"]),
@@ -123,9 +126,9 @@ def _classifier_card(name: str, release: Release, folder: Path) -> tuple[ModelCa
         commands=[*model.commands, *(baseline.commands if baseline else [])],
         training=_training(model),
         baseline_training=_training(baseline) if baseline else "",
-        hardware=model.result["hardware"],
+        hardware="; then ".join(str(run["hardware"]) for run in model.runs),
         versions=f"torch {model.result['torch']}, timm {model.result['timm']}",
-        citation=CITATIONS[explanation_of(net)],
+        citation=CITATIONS[family_of(name)],
     )
     return data, "card_template.md", values
 
@@ -138,8 +141,14 @@ def _row(trained: Trained) -> dict[str, str]:
         size="{} x {}".format(*evaluation["input_size"][1:]),
         parameters=f"{evaluation['parameters'] / 1e6:.2f} M",
         epochs=" + ".join(str(epochs_of(run)) for run in runs),
-        cpu_minutes=" + ".join(f"{run['cpu_minutes']:.0f}" for run in runs),
+        minutes=" + ".join(map(_minutes, runs)),
     )
+
+
+def _minutes(run: dict[str, Any]) -> str:
+    """How long a run took: minutes of a CPU, or of a GPU by the clock."""
+    on_gpu = "CPU" not in run["hardware"]
+    return f"{run['minutes']:.0f} (GPU)" if on_gpu else f"{run['cpu_minutes']:.0f}"
 
 
 def _difference(model: Trained, baseline: Trained) -> str:
@@ -156,7 +165,7 @@ def _settings(run: dict[str, Any]) -> str:
     recipe, precision, ended = run["recipe"], run.get("precision", "bf16"), epochs_of(run)
     early = f", ended after epoch {ended} of {recipe['epochs']}" if ended < recipe["epochs"] else ""
     sizes = ", ".join(f"{size} px from epoch {start + 1}" for start, size in recipe["sizes"])
-    loss = {"ce": "cross-entropy", "bce": "binary cross-entropy"}[recipe["loss"]]
+    loss = {"ce": "cross-entropy", "bce": "binary cross-entropy", **_OFF_LABEL}[recipe["loss"]]
     if recipe.get("anneal"):
         factor, end = recipe["anneal"]
         loss += f" (logits less their bias {factor:g} times as large at first, themselves after {end:.0%} of the run)"

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["CITATIONS", "Dataset", "dataset_of"]
+__all__ = ["CITATIONS", "Dataset", "dataset_of", "family_of"]
 
 
 class Dataset(NamedTuple):
@@ -97,6 +97,14 @@ _CODA_NET = """@inproceedings{boehle2021convolutional,
   eprint = {2104.00032},
   archivePrefix = {arXiv}
 }"""
+_BCOS = """@article{boehle2024bcos,
+  title = {{B-cos} Alignment for Inherently Interpretable {CNNs} and Vision Transformers},
+  author = {B{\\"o}hle, Moritz and Singh, Navdeeppal and Fritz, Mario and Schiele, Bernt},
+  journal = {IEEE Transactions on Pattern Analysis and Machine Intelligence (TPAMI)},
+  year = {2024},
+  eprint = {2306.10898},
+  archivePrefix = {arXiv}
+}"""
 _BASELINE = """@inproceedings{he2016deep,
   title = {Deep Residual Learning for Image Recognition},
   author = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
@@ -132,10 +140,15 @@ _HYBRID = """@inproceedings{tan2019efficientnet,
   url = {https://github.com/huggingface/pytorch-image-models}
 }"""
 
-CITATIONS: dict[str | None, str] = {
-    "class_map": _FACNN, "contributions": _CODA_NET, "hybrid": _HYBRID, None: _BASELINE,
+CITATIONS: dict[str, str] = {
+    "facnn": _FACNN, "coda_net": _CODA_NET, "bcos": _BCOS, "hybrid": _HYBRID, "baseline": _BASELINE,
 }  # fmt: skip
-"""BibTeX by the model's own explanation, of converted networks under `hybrid`; None for ordinary networks."""
+"""BibTeX by family, of converted networks under `hybrid`."""
+
+
+def family_of(name: str) -> str:
+    """The family of the released model `arch.tag`, a key of `CITATIONS`: how its name begins."""
+    return next(family for family in CITATIONS if name.startswith(family))
 
 
 def dataset_of(name: str) -> Dataset:
