@@ -28,6 +28,16 @@ def test_facnn() -> None:
     assert " - " in lines["resnet18 Grad-CAM, pytorch-grad-cam"]  # not measured in bf16
 
 
+def test_bcos() -> None:
+    result = run("bcos", "--architecture", "resnet18", *TINY)
+    assert result.exit_code == 0, result.output
+    for row in ("resnet18 forward", "bcos_resnet18 forward", "bcos_resnet18 contributions of a class"):
+        assert any(line.startswith(f"{row} ") for line in result.output.splitlines())
+    unknown = run("bcos", "--architecture", "vgg11", *TINY)
+    assert unknown.exit_code == 2
+    assert "bcos_vgg11" in unknown.output
+
+
 @pytest.mark.slow
 def test_coda_net() -> None:
     result = run("coda_net", "--size", 8, "--batch-size", 2, "--repeats", 1, "--device", "cpu")

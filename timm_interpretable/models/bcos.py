@@ -88,9 +88,11 @@ class BcosConv2d(nn.Conv2d):
         response = F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
         if self.b == 1.0:
             return response
-        cosines = self.cosines(x, response)
         if self.constant:
-            cosines = cosines.detach()
+            with torch.no_grad():
+                cosines = self.cosines(x, response)
+        else:
+            cosines = self.cosines(x, response)
         return (response * cosines).to(response.dtype)
 
     def cosines(self, x: Tensor, response: Tensor) -> Tensor:

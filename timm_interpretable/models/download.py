@@ -158,7 +158,7 @@ def linked_weights(url: str, cache_dir: str | Path | None = None) -> Path:
     kept.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = _fetched(url, kept.parent)
     part = kept.with_suffix(".part")
-    save_file(_tensors(checkpoint), part, metadata={"format": "pt", "source": url})
+    save_file(_tensors(checkpoint), part, metadata={"format": "pt"})
     digest.write_text(sha256(part), encoding="ascii")
     part.replace(kept)
     checkpoint.unlink()

@@ -2,7 +2,7 @@
 
 import typer
 
-from tools.profile import coda_net, facnn, fame, metrics
+from tools.profile import bcos, coda_net, facnn, fame, metrics
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -13,6 +13,7 @@ def main() -> None:
 
 
 app.command("facnn")(facnn.facnn)
+app.command("bcos")(bcos.bcos)
 app.command("coda_net")(coda_net.coda_net)
 app.command("fame")(fame.fame)
 app.command("metrics")(metrics.metrics)

@@ -18,10 +18,10 @@ line below a map says what the map adds up to for your picture.
 - **Class map**: the logit is the mean of the map, and the map is part of the forward pass. In an FA-CNN every class
   owns a group of channels, whose mean is the map. The EfficientNet with class maps applies its linear layer at every
   position before it averages, which leaves its logits as they are.
-- **Contributions** (CoDA-Net): for each picture the network is one linear map. Its row for a class times the
-  picture is what every pixel adds to the logit. **Weights** show that row as colours, on the pixels that speak for the
-  class. The contributions alternate in sign from pixel to pixel; **smoothed** contributions are means over a tenth of
-  the side, and show where they point.
+- **Contributions** (B-cos networks and CoDA-Nets): for each picture the network is one linear map. Its row for a class
+  times the picture is what every pixel adds to the logit. **Weights** show that row as colours, on the pixels that
+  speak for the class. **Smoothed** contributions are means over a tenth of the side.
+- **Head map** (B-cos networks): what every position of the last feature map adds to the logit.
 - **Grad-CAM** and **HiResCAM** weigh the last feature map with the gradient of the logit.
 - **Input x gradient** and **integrated gradients** use the gradient at the pixels.
 - **Occlusion**, **patch permutation** and **RISE** change parts of the picture and watch the prediction.
@@ -55,6 +55,8 @@ The models' cards give conditions, baselines and localisation.
   [arXiv 2603.25798](https://arxiv.org/abs/2603.25798). No code or weights of the authors were available.
 - EfficientNet with class maps: EfficientNet-Lite0 with Google's weights (Apache-2.0), as ported to timm; trained on
   ImageNet. Its map is the CAM of Zhou et al., 2016, [arXiv 1512.04150](https://arxiv.org/abs/1512.04150).
+- B-cos networks: written from the equations of M. Böhle, N. Singh, M. Fritz and B. Schiele, *B-cos Alignment for
+  Inherently Interpretable CNNs and Vision Transformers*, TPAMI 2024, [arXiv 2306.10898](https://arxiv.org/abs/2306.10898).
 - CoDA-Net: written from the equations of M. Böhle, M. Fritz and B. Schiele, *Convolutional Dynamic Alignment
   Networks for Interpretable Classifications*, CVPR 2021, [arXiv 2104.00032](https://arxiv.org/abs/2104.00032).
 - FAME: written from the equations of X. Zhang and M. Günther, *FAME: Feature Activation Map Explanation on Image
@@ -66,8 +68,8 @@ The models' cards give conditions, baselines and localisation.
 
 ## Limits
 
-The FA-CNNs and CoDA-Nets are small, trained from scratch on Imagenette and CIFAR-10, and call every picture one of ten
-classes. The EfficientNet knows the thousand classes of ImageNet. All see the whole picture pressed into a square of
+The FA-CNNs, CoDA-Nets and the B-cos network are small, trained from scratch on Imagenette and CIFAR-10, and call every
+picture one of ten classes. The EfficientNet knows the thousand classes of ImageNet. All see the whole picture pressed into a square of
 the size given above; larger pictures are first reduced to {side} pixels. Bias and altered pictures were not tested.
 The face network knows 30 people.
 
