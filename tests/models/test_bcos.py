@@ -14,7 +14,7 @@ from torch.testing import assert_close
 import timm_interpretable  # noqa: F401  registers the models
 from timm_interpretable.attr import InputContribution
 from timm_interpretable.models import BcosConv2d, BcosConvNeXt, BcosDenseNet, BcosResNet, bcosify
-from timm_interpretable.models.bcos import BatchNormUncentred2d, PositionNorm2d, checkpoint_filter_fn
+from timm_interpretable.models.bcos import BatchNormUncentred2d, PositionNorm2d, checkpoint_filter_fn, padded_average
 
 from .contract import ModelContract, create, images
 
@@ -282,6 +282,13 @@ def test_networks_of_other_colours_take_the_published_filters(tmp_path: Any) -> 
 def test_bad_arguments(build: Any, message: str) -> None:
     with pytest.raises((ValueError, RuntimeError), match=message):
         build()
+
+
+def test_pooling_is_that_of_torch() -> None:
+    x = torch.randn(2, 3, 9, 8, dtype=torch.float64)
+    for args in ((3, 3), (2, 2), (1, 1)), ((3, 2), (1, 2), (0, 1)):
+        assert_close(padded_average(x, *args), F.avg_pool2d(x, *args))
+        assert_close(padded_average(x, *args, 1), F.avg_pool2d(x, *args, divisor_override=1))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 import torch.nn.functional as F
 from timm.data import ImageNetInfo
-from timm.layers import DropPath, LayerNorm2d, Mlp, SelectAdaptivePool2d, get_device_dtype
+from timm.layers import DropPath, LayerNorm2d, Mlp, SelectAdaptivePool2d, get_device_dtype, to_2tuple
 from timm.models import (
     ConvNeXt,
     DenseNet,
@@ -62,6 +62,28 @@ def at_least_float32(x: Tensor) -> Tensor:
 # --- layers
 
 
+def padded_average(x: Tensor, kernel_size: _Pair, stride: _Pair, padding: _Pair, divisor: int | None = None) -> Tensor:
+    """`F.avg_pool2d` with zeros around the image that count; sums over `divisor`, by default the size of the window.
+
+    The zeros are put there first: on CUDA the gradient of padded pooling in channels_last was wrong, silently, up to
+    torch 2.12 at least (https://github.com/pytorch/pytorch/issues/188344).
+    """
+    if padding[0] > 0 or padding[1] > 0:
+        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    return F.avg_pool2d(x, kernel_size, stride, 0, False, True, divisor)
+
+
+class AveragePool2d(nn.Module):
+    """The average over windows, with zeros around the image that count."""
+
+    def __init__(self, kernel_size: _Pair, stride: _Pair, padding: _Pair) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return padded_average(x, self.kernel_size, self.stride, self.padding)
+
+
 class BcosConv2d(nn.Conv2d):
     """Convolution of B-cos units: `|cos(x, w)|^(b - 1) w^T x` for every patch x (equation 5 of arXiv 2205.10268).
 
@@ -76,6 +98,9 @@ class BcosConv2d(nn.Conv2d):
         super().__init__(*args, **kwargs, bias=False)  # type: ignore[misc]
         if isinstance(self.padding, str):
             raise ValueError(f"padding={self.padding!r} is not supported, expected numbers.")
+        height, width = (int(side) for side in self.padding)
+        self.window, self.window_stride = (self.kernel_size[0], self.kernel_size[1]), (self.stride[0], self.stride[1])
+        self.window_padding = (height, width)
         self.b = float(b)
         self.constant = False  # whether the cosines count as constants when derivatives are taken
 
@@ -88,11 +113,7 @@ class BcosConv2d(nn.Conv2d):
         response = F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
         if self.b == 1.0:
             return response
-        if self.constant:
-            with torch.no_grad():
-                cosines = self.cosines(x, response)
-        else:
-            cosines = self.cosines(x, response)
+        cosines = self.cosines(x.detach(), response.detach()) if self.constant else self.cosines(x, response)
         return (response * cosines).to(response.dtype)
 
     def cosines(self, x: Tensor, response: Tensor) -> Tensor:
@@ -117,9 +138,7 @@ class BcosConv2d(nn.Conv2d):
             ones = ones.to(x.device)
             sums = F.conv2d(sums, ones, None, self.stride, self.padding, self.dilation, self.groups)
         elif self.kernel_size != (1, 1) or self.stride != (1, 1):
-            # mypy does not know that the constructor refuses padding by name
-            padding = self.padding
-            sums = F.avg_pool2d(sums, self.kernel_size, self.stride, padding, False, True, 1)  # type: ignore[arg-type]
+            sums = padded_average(sums, self.window, self.window_stride, self.window_padding, 1)
         return (sums + 1e-6).sqrt()
 
 
@@ -411,8 +430,8 @@ def bcosify(model: nn.Module) -> Any:
 _ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
 # what is linear by itself, or made of layers that are exchanged
 _KEPT = (
-    nn.Identity, nn.Dropout, nn.AvgPool2d, DropPath, ColourEncoding, nn.Sequential, Mlp, BasicBlock, Bottleneck,
-    DenseBlock, DenseLayer, DenseTransition, ConvNeXtStage, ConvNeXtBlock,
+    nn.Identity, nn.Dropout, nn.AvgPool2d, AveragePool2d, DropPath, ColourEncoding, nn.Sequential, Mlp, BasicBlock,
+    Bottleneck, DenseBlock, DenseLayer, DenseTransition, ConvNeXtStage, ConvNeXtBlock,
 )  # fmt: skip
 
 
@@ -455,7 +474,8 @@ def _bcos_layer(layer: nn.Module, where: str) -> nn.Module:
     if type(layer).__module__ in _ACTIVATIONS and not list(layer.parameters()):
         return nn.Identity()
     if isinstance(layer, nn.MaxPool2d):
-        return nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding)
+        size, stride, padding = (to_2tuple(v) for v in (layer.kernel_size, layer.stride, layer.padding))
+        return AveragePool2d(size, stride, padding)
     if isinstance(layer, nn.BatchNorm2d):
         new = BatchNormUncentred2d(layer.num_features, layer.eps, layer.momentum, device="meta")
         new.weight = layer.weight

@@ -69,9 +69,9 @@ The models' cards give conditions, baselines and localisation.
 ## Limits
 
 The FA-CNNs, CoDA-Nets and the B-cos network are small, trained from scratch on Imagenette and CIFAR-10, and call every
-picture one of ten classes. The EfficientNet knows the thousand classes of ImageNet. All see the whole picture pressed into a square of
-the size given above; larger pictures are first reduced to {side} pixels. Bias and altered pictures were not tested.
-The face network knows 30 people.
+picture one of ten classes. The EfficientNet knows the thousand classes of ImageNet. All see the whole picture pressed
+into a square of the size given above; larger pictures are first reduced to {side} pixels. Bias and altered pictures
+were not tested. The face network knows 30 people.
 
 ## For programs
 
