@@ -41,6 +41,7 @@ def test_list_states_size_input_and_weights():
     model = timm.create_model("facnn_resnet18.cifar10")
     assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M" in row
     assert "32x32" in row
+    assert rows["bcos_resnet50.in1k"].endswith("the authors' (github.com)")
     assert row.endswith("bundled, Hub" if HUB_PUBLISHED else "bundled, Hub (not published yet)")
     assert rows["facnn_resnet34"].endswith("none")
 

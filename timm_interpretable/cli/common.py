@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -81,13 +82,16 @@ def our_models() -> dict[str, list[str]]:
 
 
 def weight_sources(name: str) -> list[str]:
-    """Where the weights of `arch.tag` are: 'bundled', 'Hub', both or neither; asks no server."""
+    """Where the weights of `arch.tag` are: 'bundled', 'Hub', both, their authors' place, or nowhere; asks no server."""
     from timm.models import get_pretrained_cfg
 
+    from timm_interpretable.models.download import is_linked
     from timm_interpretable.models.weights import HUB_PUBLISHED, local_weights
 
     cfg = get_pretrained_cfg(name, allow_unregistered=False)
     hub = "Hub" if HUB_PUBLISHED else "Hub (not published yet)"
+    if cfg and cfg.url and is_linked(cfg.url):
+        return [f"the authors' ({urlsplit(cfg.url).netloc})"]
     return ["bundled"] * (local_weights(name) is not None) + [hub] * bool(cfg and cfg.hf_hub_id)
 
 
