@@ -1,6 +1,8 @@
 """B-cos networks inside timm (the contract), and against the code of the papers' authors, where it is installed."""
 
 import copy
+import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -253,9 +255,17 @@ def test_parity_with_the_authors_code(
         assert_close(buffer, statistics[name], rtol=1e-10, atol=1e-12, msg=name)
 
 
-@pytest.mark.parametrize(("name", "keys"), [("bcos_resnet18", 101), ("bcos_resnet50", 266)])
-def test_number_of_entries_of_the_published_checkpoints(name: str, keys: int) -> None:
-    assert len(create(name, device="meta").state_dict()) == keys
+KEYS: dict[str, str] = json.loads(Path(__file__).with_name("bcos_keys.json").read_text(encoding="utf-8"))
+"""By model, the entries `name:shape` of the authors' networks, from which the published checkpoints were saved."""
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_names_and_shapes_of_the_published_checkpoints(name: str) -> None:
+    """Needs neither the files nor the authors' code."""
+    model = create(name, device="meta")
+    entries = (entry.split(":") for entry in KEYS[name].split())
+    state = {key: torch.empty([int(side) for side in shape.split("x")], device="meta") for key, shape in entries}
+    model.load_state_dict(checkpoint_filter_fn(state, model), strict=True, assign=True)
 
 
 def test_networks_of_other_colours_take_the_published_filters(tmp_path: Any) -> None:
