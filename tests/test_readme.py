@@ -9,6 +9,7 @@ import typer
 from timm_interpretable.attr import METHODS, methods_for
 from timm_interpretable.cli import app
 from timm_interpretable.models.baseline import baseline_resnet18
+from timm_interpretable.models.bcos import bcos_resnet18_050
 from timm_interpretable.models.coda_net import coda_net_s
 from timm_interpretable.models.facnn import facnn_resnet18
 from timm_interpretable.models.hybrid import facnn_hybrid_efficientnet_lite0
@@ -69,7 +70,7 @@ def test_every_method_is_listed():
     assert [row[0].strip("`") for row in rows] == list(METHODS)
     models = {
         "FA-CNN": facnn_resnet18(), "hybrids": facnn_hybrid_efficientnet_lite0(), "CoDA-Net": coda_net_s(),
-        "ordinary": baseline_resnet18(),
+        "B-cos": bcos_resnet18_050(), "ordinary": baseline_resnet18(),
     }  # fmt: skip
     there = {name: methods_for(model) for name, model in models.items()}
     for key, _, families, cost in rows:

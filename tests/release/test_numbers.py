@@ -118,7 +118,7 @@ def test_the_tables_of_the_page_of_results(tmp_path: Path) -> None:
 
 
 FACNN, CODA, RESNET = "facnn_resnet18.imagenette", "coda_net_m.imagenette", "baseline_resnet18.imagenette"
-HYBRID = "facnn_hybrid_efficientnet_lite0.in1k"
+HYBRID, BCOS = "facnn_hybrid_efficientnet_lite0.in1k", "bcos_resnet18_050.imagenette"
 FACNN_CIFAR, CODA_CIFAR, RESNET_CIFAR = "facnn_resnet18.cifar10", "coda_net_s.cifar10", "baseline_resnet18.cifar10"
 MAP, OWN, SMOOTHED, CAM, HIRES = "class_map", "contributions", "contributions_smoothed", "grad_cam", "hires_cam"
 PRODUCT = "input_x_gradient"
@@ -161,8 +161,8 @@ WIN = [
     mean(RESNET, CAM, "energy"), mean(RESNET, CAM, "pointing"),
     mean(HYBRID, MAP, "energy"), mean(HYBRID, MAP, "pointing"),
     mean(HYBRID, PRODUCT, "energy"), mean(HYBRID, PRODUCT, "pointing"),
-    mean(CODA, OWN, "energy"), mean(CODA, SMOOTHED, "energy"), mean(CODA, CAM, "energy"),
-    mean(CODA, OWN, "pointing"), mean(CODA, CAM, "pointing"),
+    mean(BCOS, OWN, "energy"), mean(CODA, OWN, "energy"), mean(BCOS, CAM, "energy"), mean(CODA, CAM, "energy"),
+    mean(BCOS, OWN, "removal_most"), mean(BCOS, CAM, "removal_most"),
     mean(CODA, OWN, "removal_most"), mean(CODA, CAM, "removal_most"), mean(CODA, "random", "removal_most"),
     mean(FACNN_CIFAR, MAP, "grids"), mean(CODA_CIFAR, OWN, "grids"),
     mean(CODA_CIFAR, CAM, "grids"), mean(RESNET_CIFAR, CAM, "grids"), mean(FACNN_CIFAR, "random", "grids"),
@@ -170,12 +170,14 @@ WIN = [
 TIE = [
     mean(FACNN, MAP, "energy"), mean(FACNN, MAP, "pointing"), mean(FACNN, CAM, "energy"),
     mean(HYBRID, CAM, "energy"),
+    mean(BCOS, OWN, "pointing"), mean(BCOS, CAM, "pointing"), mean(CODA, CAM, "pointing"),
     mean(CODA, OWN, "removal_least"), mean(CODA, CAM, "removal_least"),
+    mean(BCOS, OWN, "removal_least"), mean(BCOS, CAM, "removal_least"),
 ]  # fmt: skip
 LOSE = [
-    mean(CODA, OWN, "iou_.5"), mean(CODA, CAM, "iou_.5"),
-    mean(CODA, PRODUCT, "removal_most"), mean(CODA_CIFAR, PRODUCT, "removal_most"),
-    mean(CODA, OWN, "removal_most"), mean(CODA_CIFAR, OWN, "removal_most"),
+    mean(BCOS, OWN, "iou_.5"), mean(CODA, OWN, "iou_.5"), mean(BCOS, CAM, "iou_.5"), mean(CODA, CAM, "iou_.5"),
+    mean(CODA, PRODUCT, "removal_most"), mean(CODA_CIFAR, PRODUCT, "removal_most"), mean(BCOS, PRODUCT, "removal_most"),
+    mean(CODA, OWN, "removal_most"), mean(CODA_CIFAR, OWN, "removal_most"), mean(BCOS, OWN, "removal_most"),
     mean(FACNN, MAP, "removal_most"), mean(FACNN, "random", "removal_most"),
 ]  # fmt: skip
 LOCALITY = [
@@ -204,7 +206,7 @@ def test_the_prose_of_the_page_of_results(begin: str, end: str, expected: list[s
 def test_the_findings_of_the_readme() -> None:
     assert numbers(README, "Findings", "Sources and licence") == [
         mean(FACNN, MAP, "energy"), mean(RESNET, CAM, "energy"), mean(HYBRID, CAM, "energy"),
-        mean(CODA, OWN, "iou_.5"), mean(CODA, CAM, "iou_.5"),
+        mean(BCOS, OWN, "energy"), mean(BCOS, OWN, "iou_.5"), mean(BCOS, CAM, "iou_.5"),
     ]  # fmt: skip
 
 
@@ -225,9 +227,10 @@ def test_what_is_the_same_by_construction() -> None:
     ("model", "method", "number", "sign"),
     [
         (HYBRID, PRODUCT, "energy", -1), (HYBRID, PRODUCT, "pointing", -1),
-        (CODA, OWN, "energy", 1), (CODA, SMOOTHED, "energy", 1), (CODA, OWN, "pointing", 1),
-        (CODA, OWN, "removal_most", -1), (CODA, "random", "removal_most", 0),
-        (CODA, OWN, "removal_least", 0), (CODA, OWN, "iou_.5", -1),
+        (CODA, OWN, "energy", 1), (CODA, OWN, "pointing", 0), (CODA, OWN, "removal_most", -1),
+        (CODA, "random", "removal_most", 1), (CODA, OWN, "removal_least", 0), (CODA, OWN, "iou_.5", -1),
+        (BCOS, OWN, "energy", 1), (BCOS, OWN, "pointing", 0), (BCOS, OWN, "removal_most", -1),
+        (BCOS, OWN, "removal_least", 0), (BCOS, OWN, "iou_.5", -1), (BCOS, PRODUCT, "removal_most", -1),
         (CODA_CIFAR, SMOOTHED, "grids", 1), (CODA_CIFAR, OWN, "grids", 1),
     ],
 )  # fmt: skip

@@ -65,8 +65,8 @@ def at_least_float32(x: Tensor) -> Tensor:
 def padded_average(x: Tensor, kernel_size: _Pair, stride: _Pair, padding: _Pair, divisor: int | None = None) -> Tensor:
     """`F.avg_pool2d` with zeros around the image that count; sums over `divisor`, by default the size of the window.
 
-    The zeros are put there first: on CUDA the gradient of padded pooling in channels_last was wrong, silently, up to
-    torch 2.12 at least (https://github.com/pytorch/pytorch/issues/188344).
+    The zeros are put there first: on CUDA the gradient of padded pooling in channels_last was wrong, silently, until
+    torch mended it in the summer of 2026 (https://github.com/pytorch/pytorch/issues/188344).
     """
     if padding[0] > 0 or padding[1] > 0:
         x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))

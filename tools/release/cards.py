@@ -147,7 +147,7 @@ def _row(trained: Trained) -> dict[str, str]:
 
 def _minutes(run: dict[str, Any]) -> str:
     """How long a run took: minutes of a CPU, or of a GPU by the clock."""
-    on_gpu = "CPU" not in run["hardware"]
+    on_gpu = "NVIDIA" in run["hardware"]
     return f"{run['minutes']:.0f} (GPU)" if on_gpu else f"{run['cpu_minutes']:.0f}"
 
 
