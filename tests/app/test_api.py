@@ -62,7 +62,7 @@ def test_every_option_of_explain(client):
 def test_a_picture_alone_is_enough_to_compare(client):
     told, gallery = client.predict(GOLF, api_name="/compare")
     assert [(one["model"].partition("_")[0], one["method"]) for one in told] == [
-        ("facnn", "class_map"), ("coda", "contributions"), ("coda", "grad_cam")
+        ("facnn", "class_map"), ("bcos", "contributions"), ("bcos", "grad_cam")
     ]  # fmt: skip
     assert len(gallery) == 3
     assert gallery[0]["caption"] == "EfficientNet with class maps, ImageNet: class map"

@@ -17,6 +17,7 @@ features are timm's.
 import copy
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -511,21 +512,19 @@ class HeldCosines:
         for name in network._layer_names():
             parent, _, own = name.rpartition(".")
             network.get_submodule(parent)._modules[own] = _Recorded(network.get_submodule(name), outputs)
-        self._saved = 0
+        # not a method of this object: the graph would hold the object that holds the graph, and neither would be freed
+        saved: list[int] = []
+        self._saved = saved
         with torch.inference_mode(False), torch.enable_grad():
             encoded = (encoded.clone() if encoded.is_inference() else encoded.detach()).requires_grad_()
-            with torch.autograd.graph.saved_tensors_hooks(self._counted, lambda saved: saved):
+            with torch.autograd.graph.saved_tensors_hooks(partial(_counted, saved), _as_it_is):
                 maps = at_least_float32(network.head.fc(network.forward_features(encoded)))
         self.inputs = [encoded, *outputs, maps]
-
-    def _counted(self, saved: Tensor) -> Tensor:
-        self._saved += saved.nbytes
-        return saved
 
     @property
     def nbytes(self) -> int:
         """What the pass keeps to take derivatives from, the weights included."""
-        return self._saved
+        return sum(self._saved)
 
     def logits(self) -> Tensor:
         """The logits less their bias, `(N, K)`, in at least fp32."""
@@ -552,6 +551,15 @@ class HeldCosines:
         maps = self.inputs[-1]
         start = combination.to(maps.dtype)[:, :, None, None].expand(maps.shape) / (maps.shape[2] * maps.shape[3])
         return torch.autograd.grad(maps, inputs, start, retain_graph=True)
+
+
+def _counted(counts: list[int], saved: Tensor) -> Tensor:
+    counts.append(saved.nbytes)
+    return saved
+
+
+def _as_it_is(saved: Tensor) -> Tensor:
+    return saved
 
 
 class _Recorded(nn.Module):
