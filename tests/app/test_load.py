@@ -26,7 +26,8 @@ httpx = pytest.importorskip("httpx", reason="no httpx: pip install 'timm-interpr
 SERVER = """
 from timm_interpretable.app.page import serve
 from timm_interpretable.app.settings import Settings
-serve(Settings(keep_seconds={keep}), server_name="127.0.0.1", server_port={port})
+# gradio keeps about .3 MiB for each of the last `sessions` calls; with few of them, what grows later is a leak
+serve(Settings(keep_seconds={keep}, sessions=64), server_name="127.0.0.1", server_port={port})
 """
 BODY = [[], "", "red and blue", False]  # what /compare gets besides the picture
 

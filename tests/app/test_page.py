@@ -271,7 +271,13 @@ def test_everything_can_be_reached_by_keyboard(open_page):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("(e => e.getAttribute('aria-label') || e.innerText || e.id)(document.activeElement)"))
     text = " | ".join(map(str, reached))
-    for control in ("Example: cat", "Explanation 1", "Opacity of the heat in column 3", "Explain French horn", "weights"):
+    for control in (
+        "Example: cat",
+        "Explanation 1",
+        "Opacity of the heat in column 3",
+        "Explain French horn",
+        "weights",
+    ):
         assert control in text, text
 
 

@@ -22,7 +22,7 @@ class Settings:
         session_bytes: of the pictures of open pages.
         fast_workers, slow_workers: computations at the same time, of few passes and of many.
         queue_size: events that wait, before others are told to come again later.
-        sessions: pages and calls whose state gradio keeps, those used last.
+        sessions: pages and calls whose state gradio keeps, those used last; about .3 MiB each.
         methods: the options of every method; fewer passes than the papers take, so that a map is there in seconds.
     """
 
