@@ -178,6 +178,11 @@ class TestBcosify:
         assert isinstance(plain.act1, nn.ReLU)
         assert model(images(64)).shape == (2, 10)
 
+    def test_has_the_layers_of_the_entrypoint(self) -> None:
+        for name, kwargs in (("convnext_tiny", dict(conv_mlp=True)), ("densenet121", {}), ("resnext50_32x4d", {})):
+            made, registered = bcosify(timm.create_model(name, **kwargs)), create(f"bcos_{name}", device="meta")
+            assert made.state_dict().keys() == registered.state_dict().keys()
+
     @pytest.mark.parametrize("name", ["densenet121", "convnext_atto", "resnext50_32x4d", "resnet18d"])
     def test_explains_itself(self, name: str) -> None:
         model = bcosify(timm.create_model(name, num_classes=3)).double().eval()
@@ -194,6 +199,7 @@ class TestBcosify:
             ("vgg11", "VGG has no B-cos form, expected one of timm's ResNet, DenseNet, ConvNeXt"),
             ("seresnet18", r"layer1\.0\.se is a SEModule, which has no B-cos form"),
             ("resnetblur18", r"maxpool\.1 is a BlurPool2d, which has no B-cos form"),
+            ("convnext_tiny", r"stages\.0\.blocks\.0\.mlp\.fc1 is a Linear, which has no B-cos form"),
             ("convnextv2_atto", r"mlp is a GlobalResponseNormMlp, which has no B-cos form"),
         ],
     )

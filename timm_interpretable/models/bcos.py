@@ -402,7 +402,8 @@ def bcosify(model: nn.Module) -> Any:
     complement, `[w, -w] / 2`. The head is new and random. `model` stays as it is.
 
     Args:
-        model: a timm ResNet (or ResNeXt), DenseNet or ConvNeXt, for images of any number of colours.
+        model: a timm ResNet (or ResNeXt), DenseNet or ConvNeXt with `conv_mlp=True`, for images of any number of
+            colours. The norm of a ConvNeXt's head comes before the mean over positions.
 
     Raises:
         ValueError: it is another kind of model, or has a layer without a B-cos form, which the message names.
@@ -421,6 +422,8 @@ def bcosify(model: nn.Module) -> Any:
     first.weight = nn.Parameter(torch.cat([colours, -colours], 1) / 2)
     first.in_channels = first.weight.shape[1]
     new.__class__ = family
+    if isinstance(new, ConvNeXt) and isinstance(getattr(new.head, "norm", None), nn.LayerNorm):
+        new.norm_pre = new.head.norm
     new.drop_rate = float(getattr(plain, "drop_rate", 0.0) or 0.0)
     new._convert(in_chans, "avg")
     return new
