@@ -50,6 +50,17 @@ def test_onnx_gives_logits_and_maps_of_any_batch_and_size(onnx_file, shape):
         np.testing.assert_allclose(maps[:, target].mean((1, 2)), wanted.numpy(), rtol=1e-3, atol=1e-3)
 
 
+def test_head_maps_of_a_bcos_network(tmp_path):
+    file = tmp_path / "bcos.onnx"
+    result = run("bcos_resnet18_050", "--out", file)
+    assert result.exit_code == 0, result.output
+    model, images = timm.create_model("bcos_resnet18_050", pretrained=True).eval(), torch.rand(2, 3, 96, 128)
+    logits, maps = onnxruntime.InferenceSession(str(file)).run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), model(images), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(torch.from_numpy(maps), model.head_maps(images), rtol=1e-3, atol=1e-2)
+
+
 def test_the_file_says_how_to_prepare_images(onnx_file):
     about = onnxruntime.InferenceSession(str(onnx_file)).get_modelmeta().custom_metadata_map
     model = timm.create_model(FACNN)

@@ -30,12 +30,15 @@ def export(
     if not out.parent.is_dir():
         fail(f"--out {out}: there is no folder {out.parent}")
 
-    from timm_interpretable.models.export import export_onnx, export_program, has_fixed_size
+    from timm_interpretable.models.export import export_onnx, export_program, has_fixed_size, has_maps
 
     plain = load_any(model, weights, pick_device("cpu"))
     net, _ = with_class_maps(plain)
-    if not hasattr(net, "class_maps"):
-        fail(f"{model} has no class maps; expected an FA-CNN, a hybrid, or a network that `class_map_model` converts")
+    if not has_maps(net):
+        fail(
+            f"{model} has no class maps; expected an FA-CNN, a hybrid, a B-cos network, or a network that "
+            "`class_map_model` converts"
+        )
     try:
         off = export_onnx(net, out, _properties(net)) if out.suffix == ".onnx" else export_program(net, out)
     except ImportError as error:

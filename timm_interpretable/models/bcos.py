@@ -63,15 +63,15 @@ def at_least_float32(x: Tensor) -> Tensor:
 # --- layers
 
 
-def padded_average(x: Tensor, kernel_size: _Pair, stride: _Pair, padding: _Pair, divisor: int | None = None) -> Tensor:
-    """`F.avg_pool2d` with zeros around the image that count; sums over `divisor`, by default the size of the window.
+def padded_average(x: Tensor, kernel_size: _Pair, stride: _Pair, padding: _Pair) -> Tensor:
+    """`F.avg_pool2d` with zeros around the image that count.
 
     The zeros are put there first: on CUDA the gradient of padded pooling in channels_last was wrong, silently, until
     torch mended it in the summer of 2026 (https://github.com/pytorch/pytorch/issues/188344).
     """
     if padding[0] > 0 or padding[1] > 0:
         x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    return F.avg_pool2d(x, kernel_size, stride, 0, False, True, divisor)
+    return F.avg_pool2d(x, kernel_size, stride)
 
 
 class AveragePool2d(nn.Module):
@@ -139,7 +139,9 @@ class BcosConv2d(nn.Conv2d):
             ones = ones.to(x.device)
             sums = F.conv2d(sums, ones, None, self.stride, self.padding, self.dilation, self.groups)
         elif self.kernel_size != (1, 1) or self.stride != (1, 1):
-            sums = padded_average(sums, self.window, self.window_stride, self.window_padding, 1)
+            # not avg_pool2d's divisor, which torch's ONNX exporter forgets
+            area = self.window[0] * self.window[1]
+            sums = padded_average(sums, self.window, self.window_stride, self.window_padding) * area
         return (sums + 1e-6).sqrt()
 
 

@@ -1,4 +1,4 @@
-"""FA-CNNs and hybrids as files that give logits and class maps without this package, and as ONNX without PyTorch"""
+"""FA-CNNs, hybrids and B-cos networks as files that give logits and maps without this package, and without PyTorch"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch.export import Dim, ExportedProgram
 
 from timm_interpretable.models.interface import is_yes_or_no, plain_model
 
-__all__ = ["LogitsAndMaps", "export_onnx", "export_program"]
+__all__ = ["LogitsAndMaps", "export_onnx", "export_program", "has_maps"]
 
 _TOLERANCE = 1e-3  # of the largest value: runtimes add up in another order
 
@@ -18,29 +18,40 @@ _TOLERANCE = 1e-3  # of the largest value: runtimes add up in another order
 class LogitsAndMaps(nn.Module):
     """Images to `(logits, maps)`, both from one forward pass.
 
-    `logits` is `(B, K)`. `maps` is `(B, K, h, w)`, the class maps that `explain` draws before it enlarges them. The
-    mean of a map of a model with sigmoids is its logit less the model's bias. The mean of a map of a softmax model is
-    its logit less the mean of all logits. The difference of two maps says why one class rather than another.
+    `logits` is `(B, K)`. `maps` is `(B, K, h, w)`, before anything enlarges them: the class maps of an FA-CNN or a
+    hybrid, the head maps of a B-cos network. The mean of a map of a model with sigmoids is its logit less the model's
+    bias. The mean of a map of a softmax model is its logit less the mean of all logits. The difference of two maps says
+    why one class rather than another.
 
     Args:
-        model: an FA-CNN or a hybrid, in evaluation mode.
+        model: an FA-CNN, a hybrid or a B-cos network, in evaluation mode.
 
     Raises:
-        TypeError: the model has no class maps.
+        TypeError: the model has no such maps.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         plain: Any = plain_model(model)
-        if not hasattr(plain, "class_maps"):
-            raise TypeError(f"{type(plain).__name__} has no class maps, expected an FA-CNN or a hybrid.")
+        if not has_maps(plain):
+            name = type(plain).__name__
+            raise TypeError(f"{name} has no class maps, expected an FA-CNN, a hybrid or a B-cos network.")
         self.model = plain
         self.centred = not is_yes_or_no(plain) and plain.num_classes > 1
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.model.head.class_maps(self.model.forward_features(images)) * self.model.head.temperature
+        if hasattr(self.model, "class_maps"):
+            maps = self.model.head.class_maps(self.model.forward_features(images)) * self.model.head.temperature
+        else:
+            maps = self.model.head_maps(images)
         logits = maps.mean((2, 3)) + self.model.logit_bias
         return logits, maps - maps.mean(1, keepdim=True) if self.centred else maps
+
+
+def has_maps(model: nn.Module) -> bool:
+    """Whether a forward pass of the model gives a map of every class."""
+    plain = plain_model(model)
+    return hasattr(plain, "class_maps") or hasattr(plain, "head_maps")
 
 
 def has_fixed_size(model: nn.Module) -> bool:
