@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Subset
 import timm_interpretable  # noqa: F401  registers the models
 from timm_interpretable.attr import Context, own_method
 from timm_interpretable.data.datasets import open_split
+from timm_interpretable.models import is_yes_or_no
 
 
 def only(dataset: Any, names: list[str], classes: list[str], limit: int | None) -> Subset:
@@ -65,7 +66,7 @@ def main() -> None:
         model.train()
         for x, y in loader:
             x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
-            loss = F.cross_entropy(model(x), y)
+            loss = loss_of(model, model(x), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -79,6 +80,13 @@ def main() -> None:
     total = own.maps(context)(x, top[:, None]).sum((1, 2, 3))
     error = (total - own.sums_to.score(context, x, logits, top)).abs().max()
     print(f"maps of {len(x)} images add up to {own.sums_to.words}: largest error {error.item():.1e}")
+
+
+def loss_of(model: torch.nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """What fits the model's probabilities: one yes-or-no question per class, or one choice among all."""
+    if not is_yes_or_no(model):
+        return F.cross_entropy(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))
 
 
 def accuracy(model: torch.nn.Module, data: Subset) -> float:

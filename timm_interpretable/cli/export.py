@@ -12,7 +12,7 @@ from timm_interpretable.cli.explainer import with_class_maps
 
 def export(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="An FA-CNN or a hybrid of `list`, a timm name, or a folder.")
+        str, typer.Argument(metavar="MODEL", help="An FA-CNN, a hybrid or a B-cos network, a timm name, or a folder.")
     ],
     out: Annotated[Path, typer.Option(help="The file: .onnx, or .pt2 for torch.export.")],
     weights: Annotated[
