@@ -13,7 +13,6 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.data import create_transform, resolve_data_config
 from torch.utils.data import DataLoader, Subset
 
@@ -21,6 +20,7 @@ import timm_interpretable  # noqa: F401  registers the models
 from timm_interpretable.attr import Context, own_method
 from timm_interpretable.data.datasets import open_split
 from timm_interpretable.models import is_yes_or_no
+from timm_interpretable.train.losses import create_loss
 
 
 def only(dataset: Any, names: list[str], classes: list[str], limit: int | None) -> Subset:
@@ -60,13 +60,14 @@ def main() -> None:
     test = only(*open_split(args.data_dir, args.eval_split, transform), classes, args.limit)
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
+    criterion = create_loss("bce" if is_yes_or_no(model) else "ce")  # one question per class, or one choice among all
     loader = DataLoader(train, batch_size=args.batch_size, shuffle=True, drop_last=len(train) > args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * len(loader))
     for epoch in range(args.epochs):
         model.train()
         for x, y in loader:
             x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
-            loss = loss_of(model, model(x), y)
+            loss = criterion(model(x), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -80,13 +81,6 @@ def main() -> None:
     total = own.maps(context)(x, top[:, None]).sum((1, 2, 3))
     error = (total - own.sums_to.score(context, x, logits, top)).abs().max()
     print(f"maps of {len(x)} images add up to {own.sums_to.words}: largest error {error.item():.1e}")
-
-
-def loss_of(model: torch.nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """What fits the model's probabilities: one yes-or-no question per class, or one choice among all."""
-    if not is_yes_or_no(model):
-        return F.cross_entropy(logits, labels)
-    return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))
 
 
 def accuracy(model: torch.nn.Module, data: Subset) -> float:

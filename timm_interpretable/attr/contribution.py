@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from timm_interpretable.attr.contract import (
     AttributionOutput,
     TargetType,
+    at_least_float32,
     class_indices,
     evaluation_view,
     explained_model,
@@ -54,7 +55,6 @@ class ContributionEvidence:
 
     def __init__(self, weights: LinearMap, model: Any) -> None:
         self.weights, self.encoding, self.bias = weights, model.encoding, model.logit_bias
-        self.num_classes = int(model.num_classes)
 
     @property
     def logits(self) -> Tensor:
@@ -82,11 +82,11 @@ class ContributionEvidence:
     @torch.no_grad()
     def explanation(self, classes: Tensor) -> Explanation:
         # from the output of the head down to the image
-        *deeper, rows = self.weights.rows_by_depth(F.one_hot(classes, self.num_classes))
+        *deeper, rows = self.weights.rows_by_depth(F.one_hot(classes, self.weights.inputs[-1].shape[1]))
         outputs = reversed(self.weights.inputs[1:])
         depth = [_product(one, output).sum(1) for one, output in zip(deeper, outputs, strict=True)][::-1]
         attribution = self.encoding.decode(_product(rows, self.weights.inputs[0])).contiguous()
-        return Explanation(attribution, depth, _at_least_float32(rows))
+        return Explanation(attribution, depth, at_least_float32(rows))
 
 
 class _Completeness:
@@ -268,7 +268,7 @@ class InputContribution(_Completeness, Attribution):
         model, combination = self._explained(x, target)
         with torch.no_grad():
             parts = [weights.rows(combination[part]) for weights, part in _passes(model, x, internal_batch_size)]
-            return like_input(_at_least_float32(torch.cat(parts)).contiguous(), is_tuple)
+            return like_input(at_least_float32(torch.cat(parts)).contiguous(), is_tuple)
 
 
 class LayerContribution(_Completeness, LayerAttribution):
@@ -330,11 +330,7 @@ def _class_table(classes: Sequence[int] | Tensor | None, x: Tensor, model: Any) 
 
 
 def _product(rows: Tensor, inputs: Tensor) -> Tensor:
-    return _at_least_float32(rows) * _at_least_float32(inputs)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return at_least_float32(rows) * at_least_float32(inputs)
 
 
 def _passes(model: Any, x: Tensor, size: int | None) -> Iterator[tuple[LinearMap, slice]]:

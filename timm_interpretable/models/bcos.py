@@ -22,7 +22,6 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
-from timm.data import ImageNetInfo
 from timm.layers import DropPath, LayerNorm2d, Mlp, SelectAdaptivePool2d, get_device_dtype, to_2tuple
 from timm.models import (
     ConvNeXt,
@@ -31,7 +30,6 @@ from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
     register_model,
-    register_notrace_function,
     register_notrace_module,
     resolve_pretrained_cfg,
 )
@@ -40,10 +38,11 @@ from timm.models.densenet import DenseBlock, DenseLayer, DenseTransition
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
+from timm_interpretable.models.dtypes import at_least_float32
 from timm_interpretable.models.encoding import ColourEncoding, adapted_weight
 from timm_interpretable.models.interface import plain_model
 from timm_interpretable.models.sharing import shared_copy
-from timm_interpretable.models.weights import HUB_ORG, IMAGENETTE_CLASSES, local_overlay
+from timm_interpretable.models.weights import HUB_ORG, IMAGENET_LABELS, IMAGENETTE_CLASSES, local_overlay
 
 __all__ = [
     "BatchNormUncentred2d", "BcosConv2d", "BcosConvNeXt", "BcosDenseNet", "BcosHead", "BcosResNet", "HeldCosines",
@@ -52,12 +51,6 @@ __all__ = [
 
 _Pair = tuple[int, int]
 _Network = TypeVar("_Network", bound=nn.Module)
-
-
-@register_notrace_function
-def at_least_float32(x: Tensor) -> Tensor:
-    """Sums of squares want more digits and a wider range than half precision has."""
-    return x.float() if x.dtype == torch.float16 or x.dtype == torch.bfloat16 else x
 
 
 # --- layers
@@ -99,9 +92,6 @@ class BcosConv2d(nn.Conv2d):
         super().__init__(*args, **kwargs, bias=False)  # type: ignore[misc]
         if isinstance(self.padding, str):
             raise ValueError(f"padding={self.padding!r} is not supported, expected numbers.")
-        height, width = (int(side) for side in self.padding)
-        self.window, self.window_stride = (self.kernel_size[0], self.kernel_size[1]), (self.stride[0], self.stride[1])
-        self.window_padding = (height, width)
         self.b = float(b)
         self.constant = False  # whether the cosines count as constants when derivatives are taken
 
@@ -140,8 +130,8 @@ class BcosConv2d(nn.Conv2d):
             sums = F.conv2d(sums, ones, None, self.stride, self.padding, self.dilation, self.groups)
         elif self.kernel_size != (1, 1) or self.stride != (1, 1):
             # not avg_pool2d's divisor, which torch's ONNX exporter forgets
-            area = self.window[0] * self.window[1]
-            sums = padded_average(sums, self.window, self.window_stride, self.window_padding) * area
+            means = padded_average(sums, self.kernel_size, self.stride, self.padding)  # type: ignore[arg-type]
+            sums = means * (self.kernel_size[0] * self.kernel_size[1])
         return (sums + 1e-6).sqrt()
 
 
@@ -321,8 +311,6 @@ class _BcosNetwork(nn.Module):
     @torch.jit.ignore
     def dynamic_weights(self, x: Tensor) -> "HeldCosines":
         """The linear map that the network is for each image of the batch `(B, in_chans, H, W)`; one forward pass."""
-        if self.num_classes == 0:
-            raise ValueError("num_classes=0 has no logits to explain; call reset_classifier(num_classes) first.")
         return HeldCosines(self, self.encoding(x))
 
 
@@ -523,7 +511,7 @@ class HeldCosines:
         with torch.inference_mode(False), torch.enable_grad():
             encoded = (encoded.clone() if encoded.is_inference() else encoded.detach()).requires_grad_()
             with torch.autograd.graph.saved_tensors_hooks(partial(_counted, saved), _as_it_is):
-                maps = at_least_float32(network.head.fc(network.forward_features(encoded)))
+                maps = network.head_maps(encoded)
         self.inputs = [encoded, *outputs, maps]
 
     @property
@@ -625,8 +613,6 @@ def _own_name(name: str, model: _BcosNetwork) -> str:
 # --- configurations
 
 _RELEASES = "https://github.com/B-cos/B-cos-v2/releases/download/v0.0.1-weights"
-_IMAGENET = ImageNetInfo("imagenet-1k")
-_IMAGENET_CLASSES = tuple(_IMAGENET.label_names())
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:
@@ -642,9 +628,8 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
 def _linked(file: str, **kwargs: Any) -> dict[str, Any]:
     """Weights of the papers' authors, at their place; the name of a file carries the start of its sha256."""
     return _cfg(
-        url=f"{_RELEASES}/{file}.pth", label_names=_IMAGENET_CLASSES,
-        label_descriptions={name: _IMAGENET.label_name_to_description(name) for name in _IMAGENET_CLASSES},
-        origin_url="https://github.com/B-cos/B-cos-v2", license="other", **kwargs,
+        url=f"{_RELEASES}/{file}.pth", origin_url="https://github.com/B-cos/B-cos-v2", license="other",
+        **IMAGENET_LABELS, **kwargs,
     )  # fmt: skip
 
 

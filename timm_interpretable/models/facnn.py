@@ -31,6 +31,7 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from timm_interpretable.models.dtypes import at_least_float32
 from timm_interpretable.models.weights import CIFAR10_CLASSES, HUB_ORG, IMAGENETTE_CLASSES, local_overlay
 
 __all__ = ["ClassMapHead", "DampenedBlock", "DampenedSkip", "FeatureAlignedCNN", "Lift"]
@@ -38,10 +39,6 @@ __all__ = ["ClassMapHead", "DampenedBlock", "DampenedSkip", "FeatureAlignedCNN",
 
 _Device = torch.device | str | None
 _Dtype = torch.dtype | None
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype == torch.float16 or x.dtype == torch.bfloat16 else x
 
 
 def _lift(x: Tensor, width: int, in_chans: int, stride: int, reduction: int) -> Tensor:
@@ -61,7 +58,7 @@ def _lift(x: Tensor, width: int, in_chans: int, stride: int, reduction: int) -> 
 
 
 # Both branch on the shape or the type of their input, which a symbolic trace does not know: it keeps them as calls.
-torch.fx.wrap("_at_least_float32")
+torch.fx.wrap("at_least_float32")
 torch.fx.wrap("_lift")
 
 
@@ -238,13 +235,13 @@ class ClassMapHead(nn.Module):
     @property
     def temperature(self) -> Tensor:
         """What the logits are multiples of: logit = temperature * mean(map) + bias. In at least fp32."""
-        return _at_least_float32(self.log_tau.detach()).exp()
+        return at_least_float32(self.log_tau.detach()).exp()
 
     def class_maps(self, x: Tensor) -> Tensor:
         """Trunk `(B, C, H, W)` to the class maps `M_c`, `(B, K, H, W)`; centred ones where the head is so."""
         if self.num_classes == 0:
             raise ValueError("num_classes=0 has no class maps; call reset_classifier(num_classes) first.")
-        return self._group_mean(_at_least_float32(x))
+        return self._group_mean(at_least_float32(x))
 
     def _group_mean(self, x: Tensor) -> Tensor:
         x = x[:, : self.num_classes * self.group_size]
@@ -253,7 +250,7 @@ class ClassMapHead(nn.Module):
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         dtype = x.dtype
-        x = _at_least_float32(x)
+        x = at_least_float32(x)
         if self.pool_type == "avg":
             x = x.mean((2, 3), keepdim=True)
         x = self.drop(x)

@@ -15,13 +15,12 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.data import ImageNetInfo
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from timm_interpretable.models.interface import plain_model
 from timm_interpretable.models.sharing import shared_copy
-from timm_interpretable.models.weights import HUB_ORG, local_overlay
+from timm_interpretable.models.weights import HUB_ORG, IMAGENET_LABELS, local_overlay
 
 __all__ = ["ClassMapModel", "LinearMapHead", "class_map_model"]
 
@@ -198,17 +197,13 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: ClassMapModel) ->
     }
 
 
-_IMAGENET = ImageNetInfo("imagenet-1k")
-_IMAGENET_CLASSES = tuple(_IMAGENET.label_names())
-
 default_cfgs = generate_default_cfgs(
     {
         # the weights are those of timm's tf_efficientnet_lite0.in1k; the whole picture is squashed to the input size
         "facnn_hybrid_efficientnet_lite0.in1k": dict(
             hf_hub_id=f"{HUB_ORG}/facnn_hybrid_efficientnet_lite0.in1k",
-            num_classes=len(_IMAGENET_CLASSES),
-            label_names=_IMAGENET_CLASSES,
-            label_descriptions={name: _IMAGENET.label_name_to_description(name) for name in _IMAGENET_CLASSES},
+            num_classes=len(IMAGENET_LABELS["label_names"]),
+            **IMAGENET_LABELS,
             input_size=(3, 224, 224),
             pool_size=(7, 7),
             mean=(0.5, 0.5, 0.5),

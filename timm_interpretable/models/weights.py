@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 from huggingface_hub import constants
+from timm.data import ImageNetInfo
 from timm.models import PretrainedCfg, get_pretrained_cfg, resolve_pretrained_cfg
 
 from timm_interpretable.models.download import (
@@ -33,6 +34,12 @@ IMAGENETTE_CLASSES = (
     "tench", "English springer", "cassette player", "chain saw", "church",
     "French horn", "garbage truck", "gas pump", "golf ball", "parachute",
 )  # fmt: skip
+_IMAGENET = ImageNetInfo("imagenet-1k")
+IMAGENET_LABELS: dict[str, Any] = dict(
+    label_names=tuple(_IMAGENET.label_names()),
+    label_descriptions={name: _IMAGENET.label_name_to_description(name) for name in _IMAGENET.label_names()},
+)
+"""WordNet ids and descriptions of ImageNet's thousand classes, as timm's configurations hold them."""
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 _PACKAGE = Path(__file__).resolve().parent.parent

@@ -25,8 +25,6 @@ from tools.release.other_sizes import sizes_section
 from tools.release.texts import CITATIONS, dataset_of, family_of
 from tools.release.training import PICTURE, Release, Trained, epochs_of
 
-_OFF_LABEL = {"bce_off_label": "binary cross-entropy (target 1/K off the label)"}
-
 __all__ = ["write_card", "write_folder"]
 
 
@@ -165,7 +163,11 @@ def _settings(run: dict[str, Any]) -> str:
     recipe, precision, ended = run["recipe"], run.get("precision", "bf16"), epochs_of(run)
     early = f", ended after epoch {ended} of {recipe['epochs']}" if ended < recipe["epochs"] else ""
     sizes = ", ".join(f"{size} px from epoch {start + 1}" for start, size in recipe["sizes"])
-    loss = {"ce": "cross-entropy", "bce": "binary cross-entropy", **_OFF_LABEL}[recipe["loss"]]
+    loss = {
+        "ce": "cross-entropy",
+        "bce": "binary cross-entropy",
+        "bce_off_label": "binary cross-entropy (target 1/K off the label)",
+    }[recipe["loss"]]
     if recipe.get("anneal"):
         factor, end = recipe["anneal"]
         loss += f" (logits less their bias {factor:g} times as large at first, themselves after {end:.0%} of the run)"
